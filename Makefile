@@ -1,0 +1,31 @@
+# make demo: install and run the whole pipeline. make test: install and run all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help install demo test lint clean
+
+help:
+	@echo "make demo   install, then the whole pipeline, ending with a report to open"
+	@echo "make test   install, then all tests"
+	@echo "make lint   install, then style and type checks"
+	@echo "make clean  remove the virtual environment and caches; data and models stay"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

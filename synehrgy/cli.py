@@ -1,0 +1,225 @@
+"""The command line: composes a configuration with Hydra, runs one function, reports in words."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field
+from typing import Any
+
+import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from synehrgy.errors import UserError, nearest
+from synehrgy.files import REPOSITORY
+from synehrgy.settings import CONFIGS, check, walk
+
+CONFIG_DIR = REPOSITORY / "configs"
+
+# The groups of files in configs/ that each command chooses from.
+GROUPS = {"preprocess": ["data"], "train": ["data", "model"], "generate": [], "evaluate": []}
+
+EXAMPLES = {
+    "preprocess": [
+        "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
+        "python preprocess.py data=mimic3_demo data.raw_dir=/path/to/mimic-iii-demo",
+    ],
+    "train": [
+        "python train.py data=mimic3 run_name=synehrgy-mimic hparams.n_ctx=1024 model=gpt",
+        "python train.py data=mimic3_demo run_name=demo model=gpt_tiny train.epochs=5",
+    ],
+    "generate": [
+        "python generate.py model=synehrgy-mimic n_samples=30000 batch_size=1024",
+        "python generate.py model=demo n_samples=100 format=csv",
+    ],
+    "evaluate": [
+        "python evaluate.py model=synehrgy-mimic",
+        "python evaluate.py synthetic=/path/to/cohort real=/path/to/cohort",
+    ],
+}
+
+OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
+for _command, _config in CONFIGS.items():
+    ConfigStore.instance().store(name=f"{_command}_schema", node=_config)
+
+
+def compose(command: str, overrides: Sequence[str] = ()) -> Any:
+    """The typed configuration of a command, from its files and overrides.
+
+    Args:
+        command: ``preprocess``, ``train``, ``generate`` or ``evaluate``.
+        overrides: as on the command line, such as ``["data=mimic3_demo", "run_name=first"]``.
+
+    Returns:
+        An instance of the command's dataclass in ``synehrgy.settings``.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or out of range, a missing value.
+    """
+    overrides = _plain_keys(command, overrides)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        try:
+            return _typed(command, hydra_compose(_config_name(command), overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_in_words(error)) from error
+
+
+def run(command: str, function: Callable[[Any], str]) -> None:
+    """Run a script: compose its configuration from ``sys.argv`` and call ``function`` with it.
+
+    ``function`` returns the closing line: what was written, where, and what to run next.
+    Errors meant for people are printed without a traceback; the exit status is then 1. Hydra's own
+    flags (``--multirun``, ``--cfg job`` ...) work as in any Hydra program.
+    """
+    arguments = sys.argv[1:]
+    try:
+        if {"--help", "-h"} & set(arguments):
+            print(help_text(command))
+            return
+        if any(argument.startswith("-") for argument in arguments):
+            _run_by_hydra(command, function, arguments)
+        else:
+            print(function(compose(command, arguments)))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
+
+
+def _run_by_hydra(command: str, function: Callable[[Any], str], arguments: Sequence[str]) -> None:
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    sys.argv[1:] = [*flags, *_plain_keys(command, overrides)]
+
+    @hydra.main(str(CONFIG_DIR), _config_name(command), version_base="1.3")
+    def job(config: DictConfig) -> None:
+        print(function(_typed(command, config)))
+
+    job()
+
+
+def _config_name(command: str) -> str:
+    return f"config{command.capitalize()}"
+
+
+def _typed(command: str, composed: DictConfig) -> Any:
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        item = walk(CONFIGS[command])[missing[0]]
+        name = item.metadata["alias"] or missing[0]
+        raise UserError(f"{name}=... is needed: {item.metadata['help']}.")
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(_in_words(error)) from error
+    check(config)
+    return config
+
+
+def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
+    """Check each key of the overrides against the settings and spell short names out."""
+    settings = walk(CONFIGS[command])
+    aliases = {
+        item.metadata["alias"]: key for key, item in settings.items() if item.metadata["alias"]
+    }
+    given: dict[str, str] = {}
+    plain = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise UserError(f"{text!r} is not of the form key=value ({error}).") from None
+        key = override.key_or_group
+        value = text.split("=", 1)[-1]
+        full = aliases.get(key, key)
+        if not key.startswith("hydra"):
+            if full in GROUPS[command]:
+                _check_choice(full, value)
+            elif not _is_setting(full, settings):
+                valid = [a for a in aliases if a not in settings] + GROUPS[command] + [*settings]
+                raise UserError(
+                    f"{key!r} is no setting of {command}.py.{nearest(key, valid)} "
+                    f"All settings: python {command}.py --help"
+                )
+            if given.setdefault(full, value) != value:
+                raise UserError(f"{full} is given twice: {given[full]} and {value}.")
+        # The short name may also be that of a group of files, which Hydra would look into.
+        plain.append(text.replace(key, full, 1))
+    return plain
+
+
+def _is_setting(key: str, settings: dict[str, Field[Any]]) -> bool:
+    # Entries of a mapping, such as preprocess.covariate_edges.age, are free.
+    return key in settings or key.rsplit(".", 1)[0] in [
+        name for name, item in settings.items() if "dict[" in str(item.type)
+    ]
+
+
+def _check_choice(name: str, value: str) -> None:
+    choices = sorted(file.stem for file in (CONFIG_DIR / name).glob("*.yaml"))
+    for choice in value.split(","):
+        choice = choice.strip("'\"")
+        if choice not in choices:
+            raise UserError(
+                f"{name}={choice}: there is no configs/{name}/{choice}.yaml."
+                f"{nearest(choice, choices)}"
+            )
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of a configuration error, with the key that it is about."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    message = str(cause).strip().split("\n")[0]
+    key = getattr(cause, "full_key", None)
+    return f"{key}: {message}" if key else message
+
+
+def help_text(command: str) -> str:
+    """What ``--help`` prints: purpose, settings with defaults and meanings, examples."""
+    config = CONFIGS[command]
+    rows: list[tuple[str, str, str]] = []
+    for name in GROUPS[command]:
+        choices = sorted(file.stem for file in (CONFIG_DIR / name).glob("*.yaml"))
+        rows.append((name, "", f"one of {', '.join(choices)}"))
+    for key, item in walk(config).items():
+        meaning = item.metadata["help"]
+        if item.metadata["choices"]:
+            meaning += f" ({' | '.join(item.metadata['choices'])})"
+        if item.metadata["alias"] and item.metadata["alias"] != key:
+            key = item.metadata["alias"]
+        chosen = key.split(".")[0] in GROUPS[command] and _default(item) == "<needed>"
+        rows.append((key, "<by group>" if chosen else _default(item), meaning))
+    width = max(len(key) + len(value) + 1 for key, value, _ in rows)
+    lines = [f"{key}={value}".ljust(width + 2) + meaning for key, value, meaning in rows]
+    return "\n".join(
+        [
+            f"{config.__doc__}",
+            "",
+            f"Usage: python {command}.py key=value ...",
+            "",
+            *(f"  {line}" for line in lines),
+            "",
+            "Examples:",
+            *(f"  {example}" for example in EXAMPLES[command]),
+            "",
+            "Sweep over values with --multirun; print the whole configuration with --cfg job.",
+        ]
+    )
+
+
+def _default(item: Field[Any]) -> str:
+    if item.default is NO_DEFAULT:
+        return "..."
+    if item.default is None:
+        return "null"
+    return (
+        "<needed>"
+        if item.default == "???"
+        else re.sub(r"\$\{repo:(.*)\}", r"\1", str(item.default))
+    )

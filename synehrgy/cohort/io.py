@@ -1,0 +1,233 @@
+"""Reading and writing cohort folders: whole or not at all, and always valid."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synehrgy.cohort.schema import SCHEMA_VERSION, Schema
+from synehrgy.cohort.tables import (
+    DICTIONARY_COLUMNS,
+    TABLES,
+    Cohort,
+    arrow_schema,
+    conform,
+    to_frame,
+)
+from synehrgy.cohort.validate import check_codes, check_measurements, check_stays
+from synehrgy.errors import UserError
+from synehrgy.files import new_folder, read_json, write_json
+
+SCHEMA_FILE = "cohort.json"
+
+
+def is_cohort(path: Path) -> bool:
+    """Whether a folder holds a cohort."""
+    return (Path(path) / SCHEMA_FILE).is_file()
+
+
+def read_schema(path: Path) -> tuple[Schema, dict[str, Any]]:
+    """Read ``cohort.json``: the schema, and the provenance.
+
+    Raises:
+        UserError: no cohort there, a damaged file, or a version newer than this program's.
+    """
+    path = Path(path)
+    if not is_cohort(path):
+        raise UserError(
+            f"{path} is not a cohort: it has no {SCHEMA_FILE}. Run preprocess.py first, or check "
+            "the path (data.path=...)."
+        )
+    content = read_json(path / SCHEMA_FILE)
+    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+        raise UserError(f"{path / SCHEMA_FILE} is not the description of a cohort.")
+    if content["schema_version"] > SCHEMA_VERSION:
+        raise UserError(
+            f"{path / SCHEMA_FILE} has schema version {content['schema_version']}, this program "
+            f"knows up to {SCHEMA_VERSION}. Update synehrgy."
+        )
+    schema = Schema.from_dict(content, str(path / SCHEMA_FILE))
+    return schema, content.get("provenance", {})
+
+
+def read_cohort(path: Path) -> Cohort:
+    """Read and validate a cohort folder.
+
+    Raises:
+        UserError: a missing or damaged file, or tables that break a rule; names file, column, rows.
+    """
+    path = Path(path)
+    schema, provenance = read_schema(path)
+    frames = {}
+    for name in TABLES:
+        file = path / f"{name}.parquet"
+        try:
+            table = pq.read_table(file, read_dictionary=DICTIONARY_COLUMNS[name])
+        except FileNotFoundError:
+            raise UserError(f"{file} does not exist, so {path} is not a whole cohort.") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file} cannot be read as Parquet: {error}.") from None
+        expected = arrow_schema(name, schema)
+        for column in DICTIONARY_COLUMNS[name]:
+            i = expected.get_field_index(column)
+            encoded = pa.dictionary(pa.int32(), pa.string())
+            expected = expected.set(i, pa.field(column, encoded))
+        frames[name] = to_frame(conform(table, expected, str(file)), name)
+    try:
+        check_stays(schema, frames["stays"])
+        ranks = _stay_ranks(frames["stays"])
+        check_codes(schema, ranks, frames["codes"])
+        check_measurements(schema, ranks, frames["measurements"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Cohort(schema, **frames, provenance=provenance)
+
+
+def _stay_ranks(stays: pd.DataFrame) -> pd.Series:
+    return pd.Series(range(len(stays)), index=pd.Index(stays["stay_id"]), dtype="int64")
+
+
+class CohortWriter:
+    """Writes a cohort in chunks, so that memory does not grow with the number of patients.
+
+    Used as a context manager. The folder appears at ``path`` only when the block ends without an
+    error; a cohort that was there before is replaced. Rows come in the order of the tables: the
+    stays of a patient before their codes and measurements, and each chunk of codes or
+    measurements holds whole stays.
+
+    Args:
+        path: folder to write.
+        schema: the declared columns.
+        provenance: configuration, versions and sources; JSON values.
+        complete: called with the temporary folder just before it is renamed, to add files that
+            must appear together with the cohort.
+
+    Raises:
+        UserError: rows that break a rule, or a folder at ``path`` that is no cohort.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        provenance: dict[str, Any],
+        complete: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.schema = schema
+        self.provenance = provenance
+        self.complete = complete
+        self.counts = {"patients": 0, "stays": 0, "codes": 0, "measurements": 0, "time_points": 0}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "CohortWriter":
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(new_folder(self.path, replaceable=is_cohort))
+            self._files = {
+                name: stack.enter_context(
+                    pq.ParquetWriter(
+                        self._folder / f"{name}.parquet",
+                        arrow_schema(name, self.schema),
+                        compression="zstd",
+                    )
+                )
+                for name in TABLES
+            }
+            self._stack = stack.pop_all()
+        self._ranks = pd.Series(dtype="int64", index=pd.Index([], dtype="int64"))
+        self._last_subject: int | None = None
+        self._last_rank = {"codes": -1, "measurements": -1}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            for file in self._files.values():
+                file.close()
+            write_json(
+                self._folder / SCHEMA_FILE,
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    **self.schema.to_dict(),
+                    "counts": self.counts,
+                    "provenance": self.provenance,
+                },
+            )
+            if self.complete is not None:
+                self.complete(self._folder)
+
+    def write(
+        self,
+        stays: pa.Table | pd.DataFrame | None = None,
+        codes: pa.Table | pd.DataFrame | None = None,
+        measurements: pa.Table | pd.DataFrame | None = None,
+    ) -> None:
+        """Append a chunk to one or more of the tables; stays first.
+
+        Raises:
+            UserError: rows that break a rule of the cohort.
+        """
+        if stays is not None:
+            self._write_stays(self._arrow("stays", stays))
+        if codes is not None:
+            self._write_events("codes", self._arrow("codes", codes))
+        if measurements is not None:
+            self._write_events("measurements", self._arrow("measurements", measurements))
+
+    def _arrow(self, name: str, rows: pa.Table | pd.DataFrame) -> pa.Table:
+        if isinstance(rows, pd.DataFrame):
+            rows = pa.Table.from_pandas(rows, preserve_index=False)
+        return conform(rows, arrow_schema(name, self.schema), name).replace_schema_metadata(None)
+
+    def _write_stays(self, table: pa.Table) -> None:
+        frame = to_frame(table, "stays")
+        if not len(frame):
+            return
+        check_stays(self.schema, frame)
+        first, last = frame["subject_id"].iloc[[0, -1]]
+        if self._last_subject is not None and first <= self._last_subject:
+            raise UserError(
+                f"stays.subject_id: {first} comes after {self._last_subject}; stays are written in "
+                "ascending order, all stays of a patient in one chunk."
+            )
+        again = frame["stay_id"].isin(self._ranks.index)
+        if again.any():
+            raise UserError(f"stays.stay_id {frame['stay_id'][again].iloc[0]} is not unique.")
+        self._last_subject = last
+        ids = [*self._ranks.index, *frame["stay_id"]]
+        self._ranks = pd.Series(range(len(ids)), index=pd.Index(ids), dtype="int64")
+        self.counts["patients"] += int(frame["subject_id"].nunique())
+        self.counts["stays"] += len(frame)
+        self._files["stays"].write_table(table)
+
+    def _write_events(self, name: str, table: pa.Table) -> None:
+        frame = to_frame(table, name)
+        if not len(frame):
+            return
+        check = check_codes if name == "codes" else check_measurements
+        check(self.schema, self._ranks, frame)
+        ranks = self._ranks[frame["stay_id"].iloc[[0, -1]]]
+        if ranks.iloc[0] <= self._last_rank[name]:
+            raise UserError(
+                f"{name}.stay_id {frame['stay_id'].iloc[0]} is not in the order of the stays table;"
+                " a chunk holds whole stays."
+            )
+        self._last_rank[name] = ranks.iloc[-1]
+        self.counts[name] += len(frame)
+        if name == "measurements":
+            points = frame[["stay_id", "hours"]]
+            new = (points != points.shift()).any(axis=1)
+            self.counts["time_points"] += int(new.sum())
+        self._files[name].write_table(table)

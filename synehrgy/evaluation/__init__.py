@@ -1,0 +1,1 @@
+"""How a synthetic cohort compares with a real one."""

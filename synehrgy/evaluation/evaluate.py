@@ -1,0 +1,153 @@
+"""Two cohorts to a folder of results."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from synehrgy.cohort import Cohort, is_cohort, read_cohort
+from synehrgy.errors import UserError
+from synehrgy.evaluation import fidelity
+from synehrgy.evaluation.report import write_report
+from synehrgy.evaluation.validity import broken_rules
+from synehrgy.files import new_folder, write_json
+from synehrgy.provenance import now, versions
+from synehrgy.settings import EvaluateConfig
+
+METRICS_FILE = "metrics.json"
+REPORT_FILE = "report.html"
+TABLES_FOLDER = "tables"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        real, synthetic: names of the cohorts.
+        split: of the real cohort.
+        tables: by name; each has columns for real and synthetic.
+        metrics: single figures, None where one is not defined.
+    """
+
+    real: str
+    synthetic: str
+    split: str
+    tables: dict[str, pd.DataFrame]
+    metrics: dict[str, float | None]
+
+
+def compare(real: Cohort, synthetic: Cohort, split: str = "all") -> Evaluation:
+    """Compare two cohorts of the same schema.
+
+    Args:
+        real, synthetic: the cohorts; of the real one, just the patients to compare with.
+        split: what to call these patients in the report.
+
+    Raises:
+        UserError: cohorts with other columns, or an empty one.
+    """
+    for part in ("covariates", "labels", "variables", "code_systems"):
+        if getattr(real.schema, part) != getattr(synthetic.schema, part):
+            raise UserError(
+                f"Cohorts {real.schema.name!r} and {synthetic.schema.name!r} declare other "
+                f"{part.replace('_', ' ')}, so they cannot be compared."
+            )
+    for cohort in (real, synthetic):
+        if not len(cohort.stays):
+            raise UserError(f"Cohort {cohort.schema.name!r} has no stay to compare.")
+    prevalence = fidelity.code_prevalence(real, synthetic)
+    metrics = {f"code_prevalence_r/{k}": v for k, v in fidelity.correlation(prevalence).items()}
+    for system in real.schema.code_systems:
+        r = fidelity.correlation(prevalence[prevalence["system"] == system.name])["union"]
+        metrics[f"code_prevalence_r/{system.name}"] = r
+    tables = {
+        "counts": fidelity.counts(real, synthetic),
+        "labels": fidelity.labels(real, synthetic),
+        "codes": prevalence,
+        "series": fidelity.series(real, synthetic),
+        "levels": fidelity.levels(real, synthetic),
+        "validity": broken_rules(real, synthetic),
+    }
+    return Evaluation(real.schema.name, synthetic.schema.name, split, tables, metrics)
+
+
+def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
+    """Compare the synthetic cohort of a run, or any cohort, with a real one.
+
+    Writes ``<paths.results>/<run>/``: metrics.json, the tables as CSV and report.html.
+
+    Returns:
+        The folder of the results, and what was found.
+
+    Raises:
+        UserError: neither ``model=`` nor ``synthetic=``, or a cohort that is not there.
+    """
+    synthetic_path, real_path, name = _which_cohorts(config)
+    synthetic, real = read_cohort(synthetic_path), read_cohort(real_path)
+    split = "all"
+    if real.stays["split"].notna().any():
+        split, real = config.split, real.select(split=config.split)
+    found = compare(real, synthetic, split)
+    out = Path(config.paths.results) / name
+    with new_folder(out, lambda path: (path / METRICS_FILE).exists()) as folder:
+        (folder / TABLES_FOLDER).mkdir()
+        for table, rows in found.tables.items():
+            rows.to_csv(folder / TABLES_FOLDER / f"{table}.csv", index=False)
+        write_report(folder / REPORT_FILE, found)
+        write_json(folder / METRICS_FILE, _as_json(config, found, synthetic_path, real_path))
+    return out, found
+
+
+def summary(found: Evaluation) -> str:
+    """The results as text for a terminal."""
+    lines = [f"{found.synthetic} (synthetic) against {found.real}, {found.split} (real)"]
+    for name in ("counts", "labels", "series", "validity"):
+        text = found.tables[name].to_string(index=False, float_format=lambda x: f"{x:,.4g}")
+        lines += ["", text]
+    lines += [""]
+    for metric, value in found.metrics.items():
+        lines.append(f"{metric} = {'not defined' if value is None else f'{value:.3f}'}")
+    return "\n".join(lines)
+
+
+def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
+    if (config.run_name is None) == (config.synthetic is None):
+        raise UserError("Give either model=<run> or synthetic=<folder of a cohort>.")
+    if config.run_name is not None:
+        synthetic, name = Path(config.paths.synthetic) / config.run_name, config.run_name
+        if not is_cohort(synthetic):
+            raise UserError(
+                f"{synthetic} holds no synthetic patients. Run first: python generate.py "
+                f"model={name}"
+            )
+    else:
+        synthetic = Path(str(config.synthetic))
+        name = synthetic.resolve().name
+    if config.real is not None:
+        return synthetic, Path(config.real), name
+    trained = Path(config.paths.saved_models) / name / "config.yaml"
+    if config.run_name is None or not trained.exists():
+        raise UserError("real=<folder of the real cohort> is needed to compare with.")
+    data: Any = OmegaConf.load(trained)
+    return synthetic, Path(data.data.path), name
+
+
+def _as_json(
+    config: EvaluateConfig, found: Evaluation, synthetic: Path, real: Path
+) -> dict[str, Any]:
+    tables = {name: rows for name, rows in found.tables.items() if name != "codes"}
+    return {
+        "config": asdict(config),
+        "made": now(),
+        "versions": versions(),
+        "synthetic": str(synthetic),
+        "real": str(real),
+        "split": found.split,
+        "metrics": found.metrics,
+        # The detour through pandas turns numpy's numbers and NaN into JSON's.
+        "tables": {n: json.loads(rows.to_json(orient="records")) for n, rows in tables.items()},
+    }

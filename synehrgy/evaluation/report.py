@@ -1,0 +1,132 @@
+"""The results as one HTML file that opens without network."""
+
+import html
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from synehrgy.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from synehrgy.evaluation.evaluate import Evaluation
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 62rem;
+       margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+p.note { color: #52606d; max-width: 46rem; }
+div.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
+th { border-bottom: 2px solid #9aa5b1; } td:first-child, th:first-child { text-align: left; }
+svg { max-width: 100%; height: auto; }
+"""
+_REAL, _SYNTHETIC = "#3e4c59", "#2680c2"
+_SHOWN_CODES = 30
+
+
+def write_report(path: Path, found: "Evaluation") -> None:
+    """Write the report in one step.
+
+    Args:
+        path: the HTML file.
+        found: tables and metrics.
+    """
+    tables = found.tables
+    r = found.metrics["code_prevalence_r/union"]
+    parts = [
+        f"<h1>{html.escape(found.synthetic)}</h1>",
+        f'<p class="note">Synthetic patients beside real ones: {html.escape(found.real)}, '
+        f"{html.escape(found.split)} split.</p>",
+        _section(
+            "Size", "Totals, and what a stay and a patient have on average.", tables["counts"]
+        ),
+        _section(
+            "Covariates and labels",
+            "Mean age, and the share of stays with each fact.",
+            tables["labels"],
+        ),
+        "<h2>Codes</h2>",
+        '<p class="note">Share of stays that have each code. The correlation over all codes of '
+        f"either cohort is {'not defined' if r is None else f'{r:.3f}'}. "
+        f"Below: the {_SHOWN_CODES} most frequent.</p>",
+        _svg(_prevalence_figure(tables["codes"])),
+        _html_table(tables["codes"].head(_SHOWN_CODES)),
+        "<h2>Series</h2>",
+        '<p class="note">Missing: share of time points without a value of the series.</p>',
+        _svg(_series_figure(tables["series"])),
+        _html_table(tables["series"]),
+        _section("Levels", "Share of each level among the values.", tables["levels"]),
+        _section(
+            "Validity",
+            "Share of stays that break a rule. Real records break some too.",
+            tables["validity"],
+        ),
+    ]
+    body = "\n".join(parts)
+    write_text(
+        path,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(found.synthetic)}: synthetic against real</title>"
+        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n",
+    )
+
+
+def _section(title: str, note: str, table: pd.DataFrame) -> str:
+    return f'<h2>{title}</h2><p class="note">{note}</p>{_html_table(table)}'
+
+
+def _html_table(table: pd.DataFrame) -> str:
+    text = table.to_html(index=False, border=0, na_rep="", float_format=lambda x: f"{x:,.4g}")
+    return f'<div class="wide">{text}</div>'
+
+
+def _prevalence_figure(codes: pd.DataFrame) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    # Codes that one cohort lacks have no place on logarithmic axes: they lie on the edge.
+    positive = codes[["real", "synthetic"]].to_numpy()
+    floor = positive[positive > 0].min() / 2 if (positive > 0).any() else 1e-3
+    axes.plot([floor, 1], [floor, 1], color="#9aa5b1", linewidth=1)
+    for system, rows in codes.groupby("system", observed=True):
+        shown = rows[["real", "synthetic"]].clip(lower=floor)
+        axes.scatter(shown["real"], shown["synthetic"], s=10, alpha=0.5, label=str(system))
+    axes.set(xscale="log", yscale="log", xlabel="real", ylabel="synthetic")
+    axes.set_title("Prevalence of codes")
+    if len(codes):
+        axes.legend(frameon=False)
+    return figure
+
+
+def _series_figure(series: pd.DataFrame) -> "Figure":
+    from matplotlib.figure import Figure
+
+    rows = series.iloc[::-1]
+    figure = Figure(figsize=(9, 1.5 + 0.22 * len(rows)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    # The mean and spread of the synthetic values in units of the real ones.
+    scale = rows["sd, real"].replace(0.0, float("nan"))
+    shift = (rows["mean, synthetic"] - rows["mean, real"]) / scale
+    left.axvspan(-1, 1, color="#f0f4f8")
+    left.axvline(0, color=_REAL, linewidth=1)
+    spread = rows["sd, synthetic"] / scale
+    left.errorbar(shift, rows["variable"], xerr=spread, fmt="o", color=_SYNTHETIC, markersize=4)
+    left.set(title="Mean ± sd", xlabel="in standard deviations of the real values")
+    for cohort, colour in (("real", _REAL), ("synthetic", _SYNTHETIC)):
+        right.plot(rows[f"missing, {cohort}"], rows["variable"], "o", color=colour, label=cohort)
+    right.set(title="Missing rate", xlim=(-0.03, 1.03))
+    right.legend(frameon=False)
+    return figure
+
+
+def _svg(figure: "Figure") -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue().split("?>", 1)[-1].split(">", 1)[-1]

@@ -1,0 +1,43 @@
+"""How often records break rules that records should keep. Real ones break some too."""
+
+import pandas as pd
+
+from synehrgy.cohort import Cohort
+
+
+def broken_rules(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
+    """Share of stays that break each rule.
+
+    Reading a cohort already refuses what no record may do: unknown levels and variables, times
+    that run backwards, values twice at one time.
+
+    Returns:
+        Columns rule, real, synthetic.
+    """
+    rules = {
+        "no code": lambda c: ~c.stays["stay_id"].isin(c.codes["stay_id"]),
+        "no measurement": lambda c: ~c.stays["stay_id"].isin(c.measurements["stay_id"]),
+        "the same code twice": _repeated_code,
+        "a value after the end of the stay": _after_the_end,
+    }
+    if any(covariate.name == "age" for covariate in real.schema.covariates):
+        rules["younger than at an earlier stay"] = _younger
+    share = {
+        rule: {"real": find(real).mean(), "synthetic": find(synthetic).mean()}
+        for rule, find in rules.items()
+    }
+    return pd.DataFrame(share).T.rename_axis("rule").reset_index()
+
+
+def _repeated_code(cohort: Cohort) -> pd.Series:
+    twice = cohort.codes.duplicated(["stay_id", "system", "code"])
+    return cohort.stays["stay_id"].isin(cohort.codes.loc[twice, "stay_id"])
+
+
+def _after_the_end(cohort: Cohort) -> pd.Series:
+    last = cohort.measurements.groupby("stay_id")["hours"].max()
+    return cohort.stays["stay_id"].map(last) > cohort.stays["los_hours"]
+
+
+def _younger(cohort: Cohort) -> pd.Series:
+    return cohort.stays.groupby("subject_id")["age"].diff() < 0

@@ -1,0 +1,300 @@
+"""Every setting of every command: its type, its default and what it means.
+
+These dataclasses are the schemas that Hydra checks the files in ``configs/`` and the command line
+against, and the text of ``--help``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from synehrgy.errors import UserError, nearest
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    alias: str | None = None,
+) -> Any:
+    """A field with its meaning, its allowed values and a short name for the command line."""
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "above": above,
+        "maximum": maximum,
+        "alias": alias,
+    }
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(kind: type) -> Any:
+    """A nested group of settings."""
+    return field(default_factory=kind)
+
+
+BIN_TYPES = ("uniform", "quantile")
+
+# Published edges (SynEHRgy, arXiv 2411.13428): years of age, and hours between time points.
+AGE_EDGES = [18.0, *(float(years) for years in range(20, 91, 5))]
+GAP_EDGES = [
+    *(0.0, 0.5, 1.5, 2.5, 3.5, 6.5, 10.5, 16.5, 26.5, 48.0),
+    *(48.1, 60.1, 80.1, 110.1, 150.1, 200.1),
+]
+
+
+@dataclass
+class TokenSettings:
+    """How records become tokens."""
+
+    bin_type: str = setting(
+        "uniform", "bins of continuous values: equal width, or equal counts", choices=BIN_TYPES
+    )
+    n_bins: int = setting(10, "bins per continuous series, at most", minimum=1)
+    outlier_rule: bool = setting(True, "leave far tails out when bin edges are fitted")
+    min_code_count: int = setting(
+        6, "drop codes that occur less often than this in the train split", minimum=1
+    )
+    covariate_edges: dict[str, list[float]] = setting(
+        {"age": AGE_EDGES}, "bin edges of covariates, instead of fitted ones"
+    )
+    gap_edges: list[float] = setting(
+        GAP_EDGES, "bin edges of the time between two time points, in hours"
+    )
+
+
+@dataclass
+class TokenOverrides:
+    """What training may ask to be different from the tokens at hand; null: as preprocessed."""
+
+    bin_type: str | None = setting(
+        None, "retokenise with these bins; null: as preprocessed", choices=BIN_TYPES
+    )
+    n_bins: int | None = setting(None, "likewise: bins per series", minimum=1)
+    outlier_rule: bool | None = setting(None, "likewise: leave far tails out of the fit")
+    min_code_count: int | None = setting(None, "likewise: rarest code kept", minimum=1)
+
+
+@dataclass
+class PreprocessSettings(TokenSettings):
+    """Extraction from raw tables, then tokens."""
+
+    profile: str = setting(
+        "paper",
+        "item sets and cleaning: as published, or with clinical faults corrected",
+        choices=("paper", "clinical"),
+    )
+    memory_limit: str = setting("4GB", "memory that the extraction may use; the rest goes to disk")
+    threads: int | None = setting(None, "threads of the extraction; null: all cores", minimum=1)
+
+
+@dataclass
+class DataSettings:
+    """Where patients come from."""
+
+    name: str = setting(MISSING, "name of the data set")
+    source: str = setting(MISSING, "how its raw files are read", choices=("mimic3",))
+    raw_dir: str | None = setting(None, "folder of the raw files")
+    split_dir: str | None = setting(
+        None, "folder of testset.csv and valset.csv; null: split by a hash of the patient"
+    )
+    path: str = setting(MISSING, "folder of the cohort and its tokens")
+
+
+@dataclass
+class PathSettings:
+    """Where results go."""
+
+    saved_models: str = setting("${repo:saved_models}", "one folder per trained model")
+    synthetic: str = setting("${repo:data/synthetic}", "one folder per synthetic cohort")
+    results: str = setting("${repo:Results}", "one folder per evaluation")
+
+
+@dataclass
+class ModelSettings:
+    """Shape of the GPT."""
+
+    name: str = setting(MISSING, "name of the shape")
+    n_layer: int = setting(4, "transformer blocks", minimum=1)
+    n_head: int = setting(4, "attention heads", minimum=1)
+    n_embd: int = setting(384, "width of the residual stream", minimum=1)
+    dropout: float = setting(0.1, "dropout probability in training", minimum=0.0, maximum=0.9)
+
+
+@dataclass
+class HyperParameters:
+    """Optimisation."""
+
+    n_ctx: int = setting(1024, "context: longest record in tokens; the rest is cut", minimum=16)
+    mini_batch: int = setting(64, "records per forward pass, at most", minimum=1)
+    n_accum: int = setting(2, "an optimiser step has n_accum * mini_batch records", minimum=1)
+    max_tokens: int = setting(
+        16384,
+        "tokens per forward pass, at most: bounds the memory, changes no result",
+        minimum=16,
+    )
+    lr: float = setting(3e-4, "peak learning rate", above=0.0)
+    min_lr_ratio: float = setting(
+        0.1, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0
+    )
+    warmup: float = setting(
+        0.02, "share of all steps in which the rate rises", minimum=0.0, maximum=1.0
+    )
+    weight_decay: float = setting(0.01, "AdamW weight decay of the matrices", minimum=0.0)
+
+
+@dataclass
+class LossSettings:
+    """What the model is asked to predict."""
+
+    soft_labels: bool = setting(
+        False,
+        "spread the target of a value bin over its neighbours, in training only",
+        alias="soft_labels",
+    )
+
+
+@dataclass
+class TrainSettings:
+    """The training loop."""
+
+    epochs: int = setting(20, "passes over the train split, at most", minimum=1)
+    patience: int = setting(5, "epochs without a better validation loss before it stops", minimum=1)
+    gclip: float = setting(1.0, "largest norm of the gradient", above=0.0)
+
+
+@dataclass
+class WandbSettings:
+    """Weights & Biases; used only when WANDB_API_KEY is set (in the environment or in .env)."""
+
+    project: str = setting("synehrgy", "project to log to")
+
+
+@dataclass
+class PreprocessConfig:
+    """preprocess.py: raw tables to a cohort and its tokens."""
+
+    data: DataSettings = group(DataSettings)
+    preprocess: PreprocessSettings = group(PreprocessSettings)
+    paths: PathSettings = group(PathSettings)
+
+
+@dataclass
+class TrainConfig:
+    """train.py: tokens to a model."""
+
+    run_name: str = setting(MISSING, "name of the run and of its folder in paths.saved_models")
+    seed: int = setting(0, "seed of the weights, the order of records and dropout", minimum=0)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    overwrite: bool = setting(False, "replace a run of the same name")
+    data: DataSettings = group(DataSettings)
+    preprocess: TokenOverrides = group(TokenOverrides)
+    model: ModelSettings = group(ModelSettings)
+    hparams: HyperParameters = group(HyperParameters)
+    train: TrainSettings = group(TrainSettings)
+    loss: LossSettings = group(LossSettings)
+    wandb: WandbSettings = group(WandbSettings)
+    paths: PathSettings = group(PathSettings)
+
+
+@dataclass
+class GenerateConfig:
+    """generate.py: a model to synthetic patients."""
+
+    run_name: str = setting(MISSING, "the trained run to sample from", alias="model")
+    n_samples: int = setting(1000, "patients to generate", minimum=1)
+    batch_size: int = setting(256, "patients sampled side by side, at most", minimum=1)
+    seed: int = setting(0, "seed of the patients", minimum=0)
+    temperature: float = setting(1.0, "below 1 safer, above 1 more varied", above=0.0)
+    top_k: int = setting(
+        0,
+        "keep only the k likeliest tokens at each step; 0: all, so that rare codes occur",
+        minimum=0,
+    )
+    top_p: float = setting(
+        1.0, "keep the likeliest tokens up to this probability", above=0.0, maximum=1.0
+    )
+    repetition_penalty: float = setting(
+        1.0, "above 1: tokens that a record already has become less likely", minimum=1.0
+    )
+    bin_type: str | None = setting(
+        None, "checked against the model's, when given", choices=BIN_TYPES
+    )
+    fix_covars: bool = setting(
+        False, "take covariates and labels from real patients of the model's train split"
+    )
+    format: str = setting("parquet", "csv adds a folder of CSV files", choices=("parquet", "csv"))
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    overwrite: bool = setting(False, "replace synthetic patients made before")
+    paths: PathSettings = group(PathSettings)
+
+
+@dataclass
+class EvaluateConfig:
+    """evaluate.py: a synthetic cohort against a real one."""
+
+    run_name: str | None = setting(None, "evaluate what this run generated", alias="model")
+    synthetic: str | None = setting(None, "folder of a synthetic cohort, instead of model=")
+    real: str | None = setting(
+        None, "folder of the real cohort; null: the one that the model was trained on"
+    )
+    split: str = setting(
+        "test", "split of the real cohort to compare with", choices=("train", "val", "test")
+    )
+    paths: PathSettings = group(PathSettings)
+
+
+CONFIGS = {
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
+}
+
+
+def walk(kind: Any, prefix: str = "") -> dict[str, Any]:
+    """All settings below a dataclass as ``dotted key -> dataclass field``, in order."""
+    found = {}
+    for item in fields(kind):
+        nested = item.type if isinstance(item.type, type) else None
+        if nested is not None and is_dataclass(nested):
+            found.update(walk(nested, f"{prefix}{item.name}."))
+        else:
+            found[prefix + item.name] = item
+    return found
+
+
+def check(config: Any) -> None:
+    """Refuse values outside their allowed range.
+
+    Raises:
+        UserError: names the key, the value and what is allowed.
+    """
+    for key, item in walk(type(config)).items():
+        value = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is None:
+            continue
+        limits = item.metadata
+        if limits["choices"] is not None and value not in limits["choices"]:
+            hint = nearest(str(value), limits["choices"])
+            raise UserError(
+                f"{key}={value} is not one of {', '.join(limits['choices'])}."
+                + (hint if hint.startswith(" Did") else "")
+            )
+        if limits["minimum"] is not None and value < limits["minimum"]:
+            raise UserError(f"{key}={value}: must be at least {limits['minimum']}.")
+        if limits["above"] is not None and value <= limits["above"]:
+            raise UserError(f"{key}={value}: must be above {limits['above']}.")
+        if limits["maximum"] is not None and value > limits["maximum"]:
+            raise UserError(f"{key}={value}: must be at most {limits['maximum']}.")

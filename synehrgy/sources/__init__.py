@@ -1,0 +1,35 @@
+"""Where cohorts come from."""
+
+from pathlib import Path
+
+from synehrgy.errors import UserError
+from synehrgy.settings import DataSettings, PreprocessSettings
+
+
+def make_cohort(data: DataSettings, settings: PreprocessSettings) -> str:
+    """Extract the cohort of a data set into ``data.path``.
+
+    Returns:
+        What was extracted, as text.
+
+    Raises:
+        UserError: no folder of raw files given, or files that cannot be used.
+    """
+    from synehrgy.sources.mimic3 import extract
+
+    if data.raw_dir is None:
+        raise UserError(
+            f"data.raw_dir=<folder of the raw files of {data.name}> is needed; "
+            f"configs/data/{data.name}.yaml says where to get them."
+        )
+    split_dir = None if data.split_dir is None else Path(data.split_dir)
+    summary = extract(
+        Path(data.raw_dir),
+        Path(data.path),
+        name=data.name,
+        split_dir=split_dir,
+        profile=settings.profile,
+        memory_limit=settings.memory_limit,
+        threads=settings.threads,
+    )
+    return str(summary)

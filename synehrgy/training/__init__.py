@@ -1,0 +1,1 @@
+"""Tokens to a trained model: batches, loop, schedule, checkpoints, tracking."""

@@ -1,0 +1,91 @@
+"""A trained run on disk: complete in itself, safetensors and JSON."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from synehrgy.errors import UserError, nearest
+from synehrgy.files import read_json, write_json, write_text
+from synehrgy.model import GPT, GPTConfig
+from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
+
+CONFIG_FILE = "config.yaml"
+MODEL_FILE = "model.safetensors"
+MODEL_SHAPE_FILE = "model.json"
+METRICS_FILE = "metrics.jsonl"
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run.
+
+    Attributes:
+        path: its folder.
+        model: with the best weights, in evaluation mode.
+        tokenizer: the one that the model was trained with.
+        config: the configuration of the training.
+    """
+
+    path: Path
+    model: GPT
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+
+
+def save_model(folder: Path, model: GPT) -> None:
+    """Write shape and weights; a file is there whole or not at all."""
+    write_json(folder / MODEL_SHAPE_FILE, asdict(model.config))
+    aside = folder / f".{MODEL_FILE}.partial"
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, aside)
+    os.replace(aside, folder / MODEL_FILE)
+
+
+def save_config(folder: Path, config: Any) -> None:
+    """Write the configuration of a run as YAML."""
+    write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def find_run(saved_models: Path, name: str) -> Path:
+    """Folder of a trained run.
+
+    Raises:
+        UserError: no such run, or one that has no model yet.
+    """
+    folder = Path(saved_models) / name
+    if (folder / MODEL_FILE).exists():
+        return folder
+    if folder.is_dir():
+        raise UserError(f"{folder} has no {MODEL_FILE}: its training saved no model yet.")
+    runs = sorted(path.parent.name for path in Path(saved_models).glob(f"*/{MODEL_FILE}"))
+    hint = nearest(name, runs) if runs else " There is none yet: train one with train.py."
+    raise UserError(f"There is no trained run {name!r} in {saved_models}.{hint}")
+
+
+def load_run(folder: Path, device: torch.device) -> Run:
+    """Read a trained run from its folder alone.
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    shape = read_json(folder / MODEL_SHAPE_FILE)
+    try:
+        model = GPT(GPTConfig(**shape))
+        model.load_state_dict(load_file(folder / MODEL_FILE))
+    except (TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
+        raise UserError(f"The model in {folder} is damaged: {error}") from error
+    if model.config.vocab_size != len(tokenizer.vocabulary):
+        raise UserError(
+            f"{folder}: the model knows {model.config.vocab_size} tokens, the tokenizer "
+            f"{len(tokenizer.vocabulary)}; they do not belong together."
+        )
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
+    return Run(folder, model.to(device).eval(), tokenizer, config)

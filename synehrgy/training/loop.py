@@ -1,0 +1,289 @@
+"""The training loop: from a configuration to a run folder."""
+
+import math
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from synehrgy.cohort import is_cohort
+from synehrgy.device import compute_type, pick_device
+from synehrgy.errors import UserError
+from synehrgy.files import read_json, write_json
+from synehrgy.model import GPT, GPTConfig, soft_cross_entropy
+from synehrgy.provenance import now, versions
+from synehrgy.settings import HyperParameters, TrainConfig
+from synehrgy.tokenizer import (
+    TOKENIZER_FILE,
+    Tokenizer,
+    TokenStore,
+    as_preprocessed,
+    lengths_report,
+    tokenise,
+)
+from synehrgy.tokenizer.grammar import PAD
+from synehrgy.training.batches import IGNORE, Batch, epoch_order, pad_batches
+from synehrgy.training.checkpoint import METRICS_FILE, MODEL_FILE, RUN_FILE, save_config, save_model
+from synehrgy.training.tracking import Tracker
+
+
+def train(config: TrainConfig) -> Path:
+    """Train a model on the tokens of a cohort and keep the best weights.
+
+    Writes ``<paths.saved_models>/<run_name>/``: config.yaml, tokenizer.json, model.json,
+    model.safetensors (of the epoch with the lowest validation loss), metrics.jsonl (a line per
+    epoch) and, at the end, run.json.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        UserError: data not preprocessed, an empty split, a finished run of the same name.
+    """
+    device = pick_device(config.device)
+    store = _tokens(config)
+    folder = _claim_folder(config)
+    rows = {split: store.of_split(split) for split in ("train", "val")}
+    for split, found in rows.items():
+        if not len(found):
+            raise UserError(f"The cohort in {config.data.path} has no patient in split {split!r}.")
+
+    torch.manual_seed(config.seed)
+    model = _new_model(config, store.tokenizer).to(device)
+    trainer = Trainer(config, model, store, device)
+    print(
+        f"{config.model.name}: {model.n_parameters / 1e6:.2f} M parameters, vocabulary of "
+        f"{model.config.vocab_size:,}, on {device}; {len(rows['train']):,} train and "
+        f"{len(rows['val']):,} validation records\n{lengths_report(store.records)}"
+    )
+    save_config(folder, config)
+    store.tokenizer.save(folder / TOKENIZER_FILE)
+
+    best, best_epoch, started, began = math.inf, 0, now(), time.perf_counter()
+    with Tracker(
+        folder / METRICS_FILE, config.wandb.project, config.run_name, asdict(config)
+    ) as tracker:
+        for epoch in range(1, config.train.epochs + 1):
+            metrics = trainer.epoch(rows["train"], epoch)
+            loss = trainer.evaluate(rows["val"])
+            better = loss < best
+            metrics |= {"val_loss": loss, "val_perplexity": perplexity(loss)}
+            tracker.log(**metrics)
+            tqdm.write(
+                f"epoch {epoch}/{config.train.epochs}  perplexity: train "
+                f"{metrics['train_perplexity']:.2f}, validation {metrics['val_perplexity']:.2f}"
+                f"{' (best)' if better else ''}  {metrics['tokens_per_second']:,.0f} tokens/s"
+            )
+            if not math.isfinite(metrics["train_loss"] + loss):
+                raise UserError(
+                    f"The loss of epoch {epoch} is not finite: training diverged. Try a lower "
+                    f"learning rate than hparams.lr={config.hparams.lr}."
+                )
+            if better:
+                best, best_epoch = loss, epoch
+                save_model(folder, model)
+            elif epoch - best_epoch >= config.train.patience:
+                tqdm.write(f"No better validation loss in {config.train.patience} epochs: stopped.")
+                break
+    write_json(
+        folder / RUN_FILE,
+        {
+            "started": started,
+            "finished": now(),
+            "seconds": round(time.perf_counter() - began, 1),
+            "seed": config.seed,
+            "device": str(device),
+            "versions": versions(),
+            "tokens_fingerprint": store.fingerprint,
+            "n_parameters": model.n_parameters,
+            "epochs": epoch,
+            "best_epoch": best_epoch,
+            "val_loss": best,
+            "val_perplexity": perplexity(best),
+        },
+    )
+    return folder
+
+
+class Trainer:
+    """Optimises a model on the records of a token store.
+
+    Args:
+        config: of the run.
+        model: on ``device``.
+        store: tokens and tokenizer.
+        device: where to compute.
+    """
+
+    def __init__(self, config: TrainConfig, model: GPT, store: TokenStore, device: torch.device):
+        self.config, self.model, self.store, self.device = config, model, store, device
+        self.optimiser = _optimiser(model, config.hparams, device)
+        self.step_size = config.hparams.mini_batch * config.hparams.n_accum
+        self.total_steps = config.train.epochs * self._steps(store.of_split("train"))
+        self.steps_done = 0
+        self.band: tuple[Tensor, Tensor] | None = None
+        if config.loss.soft_labels:
+            tokens, weights = store.tokenizer.soft_targets()
+            self.band = (torch.from_numpy(tokens).to(device), torch.from_numpy(weights).to(device))
+
+    def epoch(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Any]:
+        """One pass over the training records.
+
+        Returns:
+            Metrics: epoch, train_loss (nats per token, hard targets), train_perplexity, lr,
+            tokens_per_second.
+        """
+        self.model.train()
+        order = epoch_order(rows, self.config.seed, epoch)
+        total, n_tokens, began = 0.0, 0, time.perf_counter()
+        bar = tqdm(
+            range(0, len(order), self.step_size),
+            desc=f"epoch {epoch}",
+            unit="step",
+            leave=False,
+        )
+        for start in bar:
+            loss, n = self._step(order[start : start + self.step_size])
+            total, n_tokens = total + loss, n_tokens + n
+            bar.set_postfix(perplexity=f"{perplexity(loss / max(n, 1)):.2f}")
+        mean = total / max(n_tokens, 1)
+        return {
+            "epoch": epoch,
+            "train_loss": mean,
+            "train_perplexity": perplexity(mean),
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "tokens_per_second": n_tokens / (time.perf_counter() - began),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, rows: NDArray[np.int64]) -> float:
+        """Mean cross-entropy over all tokens of the records, in nats per token."""
+        self.model.eval()
+        total, n_tokens = 0.0, 0
+        batches = self._batches(rows)
+        for batch in tqdm(batches, desc="validation", unit="batch", leave=False):
+            total += float(self._loss(batch)[1])
+            n_tokens += batch.n_targets
+        return total / max(n_tokens, 1)
+
+    def _steps(self, rows: NDArray[np.int64]) -> int:
+        return -(-len(rows) // self.step_size)
+
+    def _batches(self, rows: NDArray[np.int64]) -> Any:
+        return pad_batches(
+            self.store.records,
+            rows,
+            self.config.hparams.mini_batch,
+            self.config.hparams.max_tokens,
+            self.config.hparams.n_ctx,
+            self.store.tokenizer.token(PAD),
+        )
+
+    def _step(self, rows: NDArray[np.int64]) -> tuple[float, int]:
+        """One optimiser step; the sum of the hard loss and the number of tokens."""
+        rate = learning_rate(self.steps_done, self.total_steps, self.config.hparams)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total, n_tokens = 0.0, 0
+        for batch in self._batches(rows):
+            objective, hard = self._loss(batch)
+            objective.backward()
+            total += float(hard)
+            n_tokens += batch.n_targets
+        # Sums over tokens were accumulated; dividing once makes the step independent of how its
+        # records were split into batches.
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= max(n_tokens, 1)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.gclip)
+        self.optimiser.step()
+        self.steps_done += 1
+        return total, n_tokens
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What is minimised, and the hard cross-entropy; both summed over tokens."""
+        inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
+        kind = compute_type(self.device)
+        with torch.autocast(self.device.type, kind, enabled=kind != torch.float32):
+            hidden = self.model.hidden(inputs)
+            real = targets != IGNORE
+            # Padding never meets the vocabulary, which is most of the memory.
+            logits, targets = self.model.logits(hidden[real]), targets[real]
+        if self.band is None or not self.model.training:
+            hard = F.cross_entropy(logits.float(), targets, reduction="sum")
+            return hard, hard.detach()
+        soft = soft_cross_entropy(logits, targets, *self.band)
+        with torch.no_grad():
+            return soft, F.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def learning_rate(step: int, total: int, hparams: HyperParameters) -> float:
+    """Linear warm-up, then a cosine down to ``min_lr_ratio`` of the peak."""
+    warmup = round(hparams.warmup * total)
+    if step < warmup:
+        return hparams.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return hparams.lr * (hparams.min_lr_ratio + (1 - hparams.min_lr_ratio) * cosine)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _tokens(config: TrainConfig) -> TokenStore:
+    path = Path(config.data.path)
+    if not is_cohort(path):
+        raise UserError(
+            f"{path} holds no cohort yet. Run first: python preprocess.py data={config.data.name} "
+            "data.raw_dir=<folder of the raw files>"
+        )
+    return tokenise(path, as_preprocessed(path, config.preprocess))
+
+
+def _claim_folder(config: TrainConfig) -> Path:
+    folder = Path(config.paths.saved_models) / config.run_name
+    if (folder / RUN_FILE).exists() and not config.overwrite:
+        when = read_json(folder / RUN_FILE).get("finished", "earlier")
+        raise UserError(
+            f"There is already a run {config.run_name!r} in {folder}, finished {when}. Choose "
+            "another run_name, or overwrite=True to replace it."
+        )
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / "config.yaml").exists():
+            raise UserError(f"{folder} is not the folder of a run; choose another run_name.")
+        if (folder / MODEL_FILE).exists():
+            print(f"Replacing the earlier run in {folder}.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _new_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:
+    shape = {key: value for key, value in asdict(config.model).items() if key != "name"}
+    try:
+        return GPT(GPTConfig(len(tokenizer.vocabulary), config.hparams.n_ctx, **shape))
+    except ValueError as error:
+        raise UserError(f"model={config.model.name}: {error}") from None
+
+
+def _optimiser(model: GPT, hparams: HyperParameters, device: torch.device) -> torch.optim.Optimizer:
+    # Biases and norms have one dimension; decaying them only hurts.
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": hparams.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=hparams.lr, betas=(0.9, 0.95), fused=fused)

@@ -1,0 +1,62 @@
+"""Where the numbers of a run go: metrics.jsonl always, Weights & Biases when a key is there."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dotenv import dotenv_values
+
+from synehrgy.files import REPOSITORY
+
+
+class Tracker:
+    """Writes one JSON line per epoch; used as a context manager.
+
+    Args:
+        file: the JSON lines; an earlier file is replaced.
+        project, name, config: of the run in Weights & Biases, which is used only if
+            ``WANDB_API_KEY`` is set in the environment or in ``.env``.
+    """
+
+    def __init__(self, file: Path, project: str, name: str, config: dict[str, Any]):
+        self._file = file.open("w", encoding="utf-8")
+        self._wandb: Any = None
+        key = os.environ.get("WANDB_API_KEY") or wandb_key()
+        if key:
+            import wandb
+
+            os.environ["WANDB_API_KEY"] = key
+            self._wandb = wandb.init(
+                project=project, name=name, config=config, dir=str(file.parent)
+            )
+
+    def log(self, **metrics: float) -> None:
+        """Record the metrics of one epoch."""
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=int(metrics["epoch"]))
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(error is not None))
+
+
+def wandb_key() -> str | None:
+    """The key in ``.env``, of the working directory or else of the repository."""
+    for folder in (Path.cwd(), REPOSITORY):
+        key = dotenv_values(folder / ".env").get("WANDB_API_KEY")
+        if key:
+            return key
+    return None
