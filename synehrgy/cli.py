@@ -128,7 +128,7 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
     aliases = {
         item.metadata["alias"]: key for key, item in settings.items() if item.metadata["alias"]
     }
-    given: dict[str, str] = {}
+    given: dict[str, tuple[str, str]] = {}
     plain = []
     for text in overrides:
         try:
@@ -147,8 +147,11 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
                     f"{key!r} is no setting of {command}.py.{nearest(key, valid)} "
                     f"All settings: python {command}.py --help"
                 )
-            if given.setdefault(full, value) != value:
-                raise UserError(f"{full} is given twice: {given[full]} and {value}.")
+            # Of a key given twice the last counts, as in Hydra; two names for it are a mistake.
+            before, other = given.get(full, (key, value))
+            if before != key and other != value:
+                raise UserError(f"{before}={other} and {key}={value} are the same setting.")
+            given[full] = (key, value)
         # The short name may also be that of a group of files, which Hydra would look into.
         plain.append(text.replace(key, full, 1))
     return plain

@@ -6,15 +6,13 @@ from synehrgy.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting: ``auto`` takes a GPU if there is one.
+    """The device of a setting: ``auto`` takes a CUDA GPU if there is one, else the CPU.
 
     Raises:
         UserError: no such device on this machine.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -4,6 +4,7 @@ These dataclasses are the schemas that Hydra checks the files in ``configs/`` an
 against, and the text of ``--help``.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -22,8 +23,12 @@ def setting(
     above: float | None = None,
     maximum: float | None = None,
     alias: str | None = None,
+    is_name: bool = False,
 ) -> Any:
-    """A field with its meaning, its allowed values and a short name for the command line."""
+    """A field with its meaning, its allowed values and a short name for the command line.
+
+    ``is_name`` marks the name of a folder, which must not lead elsewhere.
+    """
     metadata = {
         "help": help,
         "choices": choices,
@@ -31,6 +36,7 @@ def setting(
         "above": above,
         "maximum": maximum,
         "alias": alias,
+        "is_name": is_name,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -101,7 +107,7 @@ class PreprocessSettings(TokenSettings):
 class DataSettings:
     """Where patients come from."""
 
-    name: str = setting(MISSING, "name of the data set")
+    name: str = setting(MISSING, "name of the data set", is_name=True)
     source: str = setting(MISSING, "how its raw files are read", choices=("mimic3",))
     raw_dir: str | None = setting(None, "folder of the raw files")
     split_dir: str | None = setting(
@@ -137,9 +143,10 @@ class HyperParameters:
     n_ctx: int = setting(1024, "context: longest record in tokens; the rest is cut", minimum=16)
     mini_batch: int = setting(64, "records per forward pass, at most", minimum=1)
     n_accum: int = setting(2, "an optimiser step has n_accum * mini_batch records", minimum=1)
-    max_tokens: int = setting(
-        16384,
-        "tokens per forward pass, at most: bounds the memory, changes no result",
+    max_tokens: int | None = setting(
+        None,
+        "tokens per forward pass, at most: bounds the memory, changes no result; null: 8,192 on "
+        "a CPU, 65,536 on a GPU",
         minimum=16,
     )
     lr: float = setting(3e-4, "peak learning rate", above=0.0)
@@ -192,9 +199,11 @@ class PreprocessConfig:
 class TrainConfig:
     """train.py: tokens to a model."""
 
-    run_name: str = setting(MISSING, "name of the run and of its folder in paths.saved_models")
+    run_name: str = setting(
+        MISSING, "name of the run and of its folder in paths.saved_models", is_name=True
+    )
     seed: int = setting(0, "seed of the weights, the order of records and dropout", minimum=0)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     overwrite: bool = setting(False, "replace a run of the same name")
     data: DataSettings = group(DataSettings)
     preprocess: TokenOverrides = group(TokenOverrides)
@@ -210,7 +219,7 @@ class TrainConfig:
 class GenerateConfig:
     """generate.py: a model to synthetic patients."""
 
-    run_name: str = setting(MISSING, "the trained run to sample from", alias="model")
+    run_name: str = setting(MISSING, "the trained run to sample from", alias="model", is_name=True)
     n_samples: int = setting(1000, "patients to generate", minimum=1)
     batch_size: int = setting(256, "patients sampled side by side, at most", minimum=1)
     seed: int = setting(0, "seed of the patients", minimum=0)
@@ -233,7 +242,7 @@ class GenerateConfig:
         False, "take covariates and labels from real patients of the model's train split"
     )
     format: str = setting("parquet", "csv adds a folder of CSV files", choices=("parquet", "csv"))
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     overwrite: bool = setting(False, "replace synthetic patients made before")
     paths: PathSettings = group(PathSettings)
 
@@ -242,7 +251,9 @@ class GenerateConfig:
 class EvaluateConfig:
     """evaluate.py: a synthetic cohort against a real one."""
 
-    run_name: str | None = setting(None, "evaluate what this run generated", alias="model")
+    run_name: str | None = setting(
+        None, "evaluate what this run generated", alias="model", is_name=True
+    )
     synthetic: str | None = setting(None, "folder of a synthetic cohort, instead of model=")
     real: str | None = setting(
         None, "folder of the real cohort; null: the one that the model was trained on"
@@ -291,6 +302,11 @@ def check(config: Any) -> None:
             raise UserError(
                 f"{key}={value} is not one of {', '.join(limits['choices'])}."
                 + (hint if hint.startswith(" Did") else "")
+            )
+        if limits["is_name"] and not re.fullmatch(r"\w[\w.+=-]*", value):
+            raise UserError(
+                f"{key}={value!r}: a name has letters, digits and . _ - + = only, and begins with "
+                "a letter or digit."
             )
         if limits["minimum"] is not None and value < limits["minimum"]:
             raise UserError(f"{key}={value}: must be at least {limits['minimum']}.")

@@ -39,9 +39,10 @@ def check_stays(schema: Schema, stays: pd.DataFrame) -> None:
     )
     known = stays["split"].isin(SPLITS) | stays["split"].isna()
     _refuse("stays", "split", stays, ~known, f"is none of {', '.join(SPLITS)}")
-    first = stays.groupby("subject_id")["split"].transform(lambda s: s.iloc[0])
-    differs = stays["split"].fillna("") != first.fillna("")
-    _refuse("stays", "split", stays, differs, "differs from the patient's first stay")
+    split, before = stays["split"], stays["split"].shift()
+    same = (split == before) | (split.isna() & before.isna())
+    differs = (stays["stay_index"] > 0) & ~same
+    _refuse("stays", "split", stays, differs, "differs from that of the patient's stay before")
     for covariate in schema.covariates:
         values = stays[covariate.name]
         if covariate.kind == "categorical":

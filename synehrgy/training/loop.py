@@ -34,6 +34,9 @@ from synehrgy.training.batches import IGNORE, Batch, epoch_order, pad_batches
 from synehrgy.training.checkpoint import METRICS_FILE, MODEL_FILE, RUN_FILE, save_config, save_model
 from synehrgy.training.tracking import Tracker
 
+# Tokens of a forward pass on a CPU, where more only pads more and fills the memory, and on a GPU.
+MAX_TOKENS = (8192, 65536)
+
 
 def train(config: TrainConfig) -> Path:
     """Train a model on the tokens of a cohort and keep the best weights.
@@ -129,6 +132,7 @@ class Trainer:
         self.step_size = config.hparams.mini_batch * config.hparams.n_accum
         self.total_steps = config.train.epochs * self._steps(store.of_split("train"))
         self.steps_done = 0
+        self.max_tokens = config.hparams.max_tokens or MAX_TOKENS[device.type == "cuda"]
         self.band: tuple[Tensor, Tensor] | None = None
         if config.loss.soft_labels:
             tokens, weights = store.tokenizer.soft_targets()
@@ -182,7 +186,7 @@ class Trainer:
             self.store.records,
             rows,
             self.config.hparams.mini_batch,
-            self.config.hparams.max_tokens,
+            self.max_tokens,
             self.config.hparams.n_ctx,
             self.store.tokenizer.token(PAD),
         )

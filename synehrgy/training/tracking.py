@@ -25,12 +25,8 @@ class Tracker:
         self._wandb: Any = None
         key = os.environ.get("WANDB_API_KEY") or wandb_key()
         if key:
-            import wandb
-
             os.environ["WANDB_API_KEY"] = key
-            self._wandb = wandb.init(
-                project=project, name=name, config=config, dir=str(file.parent)
-            )
+            self._wandb = _start_wandb(project, name, config, file.parent)
 
     def log(self, **metrics: float) -> None:
         """Record the metrics of one epoch."""
@@ -51,6 +47,23 @@ class Tracker:
         self._file.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(error is not None))
+
+
+def _start_wandb(project: str, name: str, config: dict[str, Any], folder: Path) -> Any:
+    import wandb
+
+    try:
+        return wandb.init(
+            project=project,
+            name=name,
+            config=config,
+            dir=str(folder),
+            settings=wandb.Settings(init_timeout=30),
+        )
+    except wandb.Error as error:
+        # Hours of training must not depend on somebody else's server.
+        print(f"Not logging to Weights & Biases: {error}")
+        return None
 
 
 def wandb_key() -> str | None:

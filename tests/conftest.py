@@ -1,0 +1,54 @@
+"""Fixtures that several rooms share."""
+
+from pathlib import Path
+
+import pytest
+
+from synehrgy.cli import compose
+from tests.cohorts import small_cohort, write
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking(monkeypatch):
+    """No test talks to a server, whatever keys the machine has."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr("synehrgy.training.tracking.wandb_key", lambda: None)
+
+
+@pytest.fixture(scope="session")
+def cohort_folder(tmp_path_factory) -> Path:
+    """A small cohort on disk; read it, do not write to it."""
+    path = tmp_path_factory.mktemp("cohort") / "small"
+    write(small_cohort(120), path)
+    return path
+
+
+def train_overrides(data: Path, saved_models: Path, *more: str) -> list[str]:
+    """Settings of a training that takes a second."""
+    return [
+        f"data.path={data}",
+        f"paths.saved_models={saved_models}",
+        "run_name=tiny",
+        "model=gpt_tiny",
+        "device=cpu",
+        "hparams.n_ctx=160",
+        "hparams.mini_batch=16",
+        "hparams.n_accum=1",
+        "hparams.lr=3e-3",
+        "train.epochs=6",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(cohort_folder, tmp_path_factory) -> Path:
+    """The folder of a small trained run; read it, do not write to it."""
+    from synehrgy.training.loop import train
+
+    saved_models = tmp_path_factory.mktemp("saved_models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WANDB_API_KEY", raising=False)
+        patch.setattr("synehrgy.training.tracking.wandb_key", lambda: None)
+        return train(compose("train", train_overrides(cohort_folder, saved_models)))

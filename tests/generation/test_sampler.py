@@ -1,0 +1,201 @@
+"""Sampling: valid whatever the model, exact under the constraint, the same for a seed."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synehrgy.generation.constraint import Constraint
+from synehrgy.generation.sampler import Sampling, draw, probabilities, sample
+from synehrgy.model import GPT, GPTConfig
+from synehrgy.settings import TokenSettings
+from synehrgy.tokenizer import Tokenizer, decode, encode, find_faults
+from synehrgy.tokenizer.grammar import END, END_ADMISSION, END_LABELS, END_SERIES, START
+from synehrgy.training.checkpoint import load_run
+from tests.cohorts import cohorts, small_cohort
+
+CPU = torch.device("cpu")
+
+
+def tokenizer_of(cohort):
+    return Tokenizer.fit(cohort, TokenSettings(min_code_count=1))
+
+
+def untrained(tokenizer, n_ctx, seed=0, scale=1.0):
+    """A model that knows nothing: its logits are noise, as sharp as ``scale`` makes them."""
+    torch.manual_seed(seed)
+    config = GPTConfig(len(tokenizer.vocabulary), n_ctx, n_layer=1, n_head=2, n_embd=16)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(scale)
+    return model
+
+
+def all_records(batches):
+    return [batch.records[i] for batch in batches for i in range(len(batch.records))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(cohort=cohorts(), seed=st.integers(0, 5), scale=st.sampled_from([1.0, 100.0]))
+def test_every_record_is_valid_whatever_schema_and_model(cohort, seed, scale):
+    tokenizer = tokenizer_of(cohort)
+    shortest = 1 + int(tokenizer.grammar.distance[tokenizer.grammar.index(START)])
+    for n_ctx in (shortest, shortest + 7, 60 + shortest):
+        model = untrained(tokenizer, n_ctx, seed, scale)
+        for batch in sample(model, tokenizer, 6, batch_size=4, seed=seed):
+            assert find_faults(tokenizer, batch.records) == []
+            assert batch.records.lengths.max() <= n_ctx
+            assert len(decode(tokenizer, batch.records).stays) >= len(batch.records)
+
+
+def test_no_room_for_any_record_is_refused():
+    tokenizer = tokenizer_of(small_cohort())
+    with pytest.raises(ValueError, match="shortest record has"):
+        list(sample(untrained(tokenizer, 5), tokenizer, 1))
+
+
+def test_a_model_that_never_ends_is_closed_in_time():
+    tokenizer = tokenizer_of(small_cohort())
+    model = untrained(tokenizer, 50)
+    ends = [tokenizer.token(name) for name in (END, END_SERIES, END_ADMISSION)]
+    hidden = model.hidden
+
+    def never(tokens, cache=None):
+        return hidden(tokens, cache)
+
+    def logits(states):
+        found = torch.zeros(*states.shape[:-1], len(tokenizer.vocabulary))
+        found[..., ends] = -1e9
+        return found
+
+    model.hidden, model.logits = never, logits
+    (batch,) = sample(model, tokenizer, 16, batch_size=16)
+    assert find_faults(tokenizer, batch.records) == []
+    assert batch.n_closed == 16
+    assert batch.n_forced >= 16
+    assert batch.records.lengths.max() == 50
+
+
+def test_far_from_the_limit_nothing_is_forced(trained):
+    run = load_run(trained, CPU)
+    (batch,) = sample(run.model, run.tokenizer, 64, batch_size=64)
+    near = int((batch.records.lengths >= run.model.config.n_ctx - 12).sum())
+    assert near < 32
+    assert batch.n_closed <= near
+    assert batch.n_forced <= 12 * near
+    assert find_faults(run.tokenizer, batch.records) == []
+
+
+def test_batch_size_changes_nothing(trained):
+    run = load_run(trained, CPU)
+    expected = all_records(sample(run.model, run.tokenizer, 20, batch_size=20, seed=3))
+    for size in (1, 7):
+        got = all_records(sample(run.model, run.tokenizer, 20, batch_size=size, seed=3))
+        assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+    more = all_records(sample(run.model, run.tokenizer, 25, batch_size=10, seed=3))
+    assert all(np.array_equal(a, b) for a, b in zip(more[:20], expected, strict=True))
+    other = all_records(sample(run.model, run.tokenizer, 20, batch_size=20, seed=4))
+    assert any(not np.array_equal(a, b) for a, b in zip(other, expected, strict=True))
+
+
+def test_sampling_follows_the_model_renormalised_over_allowed_tokens(trained):
+    """Each token's draws have the exact distribution: the constraint takes no mass."""
+    run = load_run(trained, CPU)
+    tokenizer = run.tokenizer
+    n = 4000
+    records = all_records(sample(run.model, tokenizer, n, batch_size=1000, seed=1))
+    start = tokenizer.token(START)
+    logits = run.model(torch.tensor([[start]]))[0, -1].detach()
+    allowed = torch.from_numpy(tokenizer.allowed[tokenizer.kind_of[start]])
+    exact = torch.where(allowed, logits.softmax(0), torch.zeros(())).numpy()
+    exact = exact / exact.sum()
+    counts = np.bincount([record[1] for record in records], minlength=len(exact))
+    assert counts[exact == 0].sum() == 0
+    spread = np.sqrt(n * exact * (1 - exact))
+    assert np.all(np.abs(counts - n * exact) <= 4.5 * spread + 1)
+
+
+def test_prompts_are_kept_and_continued(trained):
+    run = load_run(trained, CPU)
+    tokenizer = run.tokenizer
+    cohort = small_cohort(30, seed=9)
+    whole = encode(tokenizer, cohort)
+    ends = [int(np.flatnonzero(whole[i] == tokenizer.token(END_LABELS))[0]) for i in range(30)]
+    openings = [whole[i][: end + 1].astype(np.int64) for i, end in enumerate(ends)]
+    assert len({len(opening) for opening in openings}) > 1
+    batches = sample(
+        run.model,
+        tokenizer,
+        30,
+        batch_size=12,
+        prompts=lambda patients: [openings[i] for i in patients],
+    )
+    records = all_records(batches)
+    for record, opening in zip(records, openings, strict=True):
+        assert np.array_equal(record[: len(opening)], opening)
+        assert len(record) > len(opening)
+
+
+def logits_strategy():
+    number = st.floats(-20, 20, width=32)
+    return st.lists(number, min_size=6, max_size=6).map(lambda row: torch.tensor([row]))
+
+
+@given(logits=logits_strategy(), allowed=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_probabilities_renormalise(logits, allowed):
+    allowed = torch.tensor([[*allowed[:5], True]])
+    got = probabilities(logits, allowed, None, Sampling())
+    exact = torch.where(allowed, logits.double().softmax(1), 0.0)
+    exact = exact / exact.sum()
+    torch.testing.assert_close(got.double(), exact, rtol=1e-3, atol=1e-6)
+
+
+def test_temperature_top_k_top_p_and_penalty_by_hand():
+    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+    everything = torch.ones(1, 4, dtype=torch.bool)
+
+    def of(allowed=everything, seen=None, **how):
+        return probabilities(logits, allowed, seen, Sampling(**how))[0].tolist()
+
+    assert of() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert of(temperature=0.5) == pytest.approx([x / 30 for x in (1, 4, 9, 16)])
+    assert of(top_k=2) == pytest.approx([0, 0, 3 / 7, 4 / 7])
+    assert of(top_k=9) == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert of(top_p=0.65) == pytest.approx([0, 0, 3 / 7, 4 / 7])
+    assert of(top_p=0.75) == pytest.approx([0, 2 / 9, 3 / 9, 4 / 9])
+    assert of(top_p=0.01) == pytest.approx([0, 0, 0, 1])
+    # The choice is among what is allowed.
+    not_best = torch.tensor([[True, True, True, False]])
+    assert of(not_best, top_k=1) == pytest.approx([0, 0, 1, 0])
+    # Log-probabilities are negative, so the penalty multiplies them.
+    seen = torch.tensor([[False, False, False, True]])
+    penalised = np.array([0.1, 0.2, 0.3, 0.4**2])
+    assert of(seen=seen, repetition_penalty=2.0) == pytest.approx(penalised / penalised.sum())
+
+
+@given(
+    weights=st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda w: sum(w) > 1e-3),
+    uniform=st.floats(0, 1, exclude_min=True, exclude_max=True),
+)
+def test_draw_inverts_the_distribution(weights, uniform):
+    distribution = torch.tensor([weights], dtype=torch.float32)
+    chosen = int(draw(distribution, torch.tensor([uniform], dtype=torch.float32)))
+    assert distribution[0, chosen] > 0
+    cumulative = np.cumsum(np.float64(weights)) / np.sum(weights)
+    below = cumulative[chosen - 1] if chosen else 0.0
+    assert below - 1e-5 <= uniform <= cumulative[chosen] + 1e-5
+
+
+def test_mask_depends_on_the_limit_only_near_it():
+    tokenizer = tokenizer_of(small_cohort())
+    constraint = Constraint(tokenizer, 40, CPU)
+    last = torch.arange(len(tokenizer.vocabulary))
+    grammar_only = constraint.free(last)
+    assert torch.equal(constraint.mask(last, 3), grammar_only)
+    assert not constraint.is_restricting(3)
+    assert constraint.is_restricting(38)
+    assert constraint.mask(last, 38).sum() < grammar_only.sum()
+    for token in (tokenizer.token(END_ADMISSION),):
+        only = constraint.mask(torch.tensor([token]), 39)[0]
+        assert only.nonzero().flatten().tolist() == [tokenizer.token(END)]

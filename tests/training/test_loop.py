@@ -1,0 +1,262 @@
+"""Training: what it learns, what it writes, what it refuses."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from synehrgy.cli import compose
+from synehrgy.errors import UserError
+from synehrgy.settings import HyperParameters, TokenSettings
+from synehrgy.tokenizer import Tokenizer, tokenise
+from synehrgy.training.checkpoint import find_run, load_run, save_model
+from synehrgy.training.loop import Trainer, _new_model, learning_rate, train
+from tests.cohorts import build, small_cohort, write
+from tests.conftest import train_overrides
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_folder_is_complete_in_itself(trained, cohort_folder):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        *("config.yaml", "tokenizer.json", "model.json", "model.safetensors"),
+        *("metrics.jsonl", "run.json"),
+    }
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["data"]["path"] == str(cohort_folder)
+    assert config["hparams"]["n_ctx"] == 160
+    run = json.loads((trained / "run.json").read_text())
+    assert run["versions"]["torch"] == torch.__version__ or "torch" in run["versions"]
+    assert run["seed"] == 0
+    loaded = load_run(trained, torch.device("cpu"))
+    assert loaded.model.config.vocab_size == len(loaded.tokenizer.vocabulary)
+    assert not loaded.model.training
+
+
+def test_it_learns_and_reports_perplexities(trained):
+    metrics = metrics_of(trained)
+    assert [m["epoch"] for m in metrics] == list(range(1, 7))
+    assert metrics[-1]["val_loss"] < 0.7 * metrics[0]["val_loss"]
+    for m in metrics:
+        assert m["val_perplexity"] == pytest.approx(np.exp(m["val_loss"]))
+        assert m["train_perplexity"] == pytest.approx(np.exp(m["train_loss"]))
+        assert m["tokens_per_second"] > 0
+
+
+def test_validation_loss_is_that_of_the_saved_model_over_all_tokens(trained, cohort_folder):
+    run = load_run(trained, torch.device("cpu"))
+    store = tokenise(cohort_folder, TokenSettings())
+    total = n = 0
+    for i in store.of_split("val"):
+        record = torch.from_numpy(store.records[i].astype(np.int64))[None]
+        logits = run.model(record[:, :-1])
+        total += F.cross_entropy(logits[0], record[0, 1:], reduction="sum").item()
+        n += record.shape[1] - 1
+    reported = min(m["val_loss"] for m in metrics_of(trained))
+    assert total / n == pytest.approx(reported, rel=1e-4)
+
+
+def test_same_seed_gives_the_same_weights(cohort_folder, tmp_path, trained):
+    again = train(compose("train", train_overrides(cohort_folder, tmp_path)))
+    first, second = (load_file(f / "model.safetensors") for f in (trained, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = train(
+        compose("train", train_overrides(cohort_folder, tmp_path, "run_name=b", "seed=1"))
+    )
+    third = load_file(other / "model.safetensors")
+    assert not torch.equal(first["norm.weight"], third["norm.weight"])
+
+
+def gradients(cohort_folder, *overrides):
+    config = compose("train", train_overrides(cohort_folder, cohort_folder.parent, *overrides))
+    store = tokenise(cohort_folder, TokenSettings())
+    torch.manual_seed(0)
+    model = _new_model(config, store.tokenizer)
+    trainer = Trainer(config, model, store, torch.device("cpu"))
+    trainer.optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer._step(store.of_split("train")[:16])
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_splitting_a_step_changes_nothing(cohort_folder):
+    """Accumulation is weighted by tokens, so any split equals one large batch."""
+    no_clip = "train.gclip=1e9"
+    whole = gradients(cohort_folder, "hparams.mini_batch=16", no_clip)
+    parts = gradients(cohort_folder, "hparams.mini_batch=4", "hparams.n_accum=4", no_clip)
+    small = gradients(cohort_folder, "hparams.mini_batch=16", "hparams.max_tokens=100", no_clip)
+    for name, expected in whole.items():
+        torch.testing.assert_close(parts[name], expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(small[name], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_gradients_are_clipped(cohort_folder):
+    found = gradients(cohort_folder, "train.gclip=0.01").values()
+    norm = torch.cat([g.flatten() for g in found]).norm()
+    assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_learning_rate_rises_then_falls():
+    hparams = HyperParameters(lr=1.0, warmup=0.1, min_lr_ratio=0.2)
+    rates = [learning_rate(step, 100, hparams) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert np.argmax(rates) in (9, 10)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0.2, abs=0.01)
+
+
+def test_soft_labels_act_in_training_only(cohort_folder, tmp_path):
+    hard = train(compose("train", train_overrides(cohort_folder, tmp_path, "train.epochs=2")))
+    soft = train(
+        compose(
+            "train",
+            train_overrides(
+                cohort_folder, tmp_path, "train.epochs=2", "run_name=soft", "soft_labels=True"
+            ),
+        )
+    )
+    assert yaml.safe_load((soft / "config.yaml").read_text())["loss"]["soft_labels"] is True
+    first, second = (load_file(f / "model.safetensors") for f in (hard, soft))
+    assert not torch.equal(first["norm.weight"], second["norm.weight"])
+    config = compose("train", train_overrides(cohort_folder, tmp_path, "soft_labels=True"))
+    store = tokenise(cohort_folder, TokenSettings())
+    run = load_run(soft, torch.device("cpu"))
+    trainer = Trainer(config, run.model, store, torch.device("cpu"))
+    (batch,) = trainer._batches(store.of_split("val")[:4])
+    run.model.eval()
+    objective, reported = trainer._loss(batch)
+    assert objective == reported
+    run.model.train()
+    objective, reported = trainer._loss(batch)
+    assert objective > reported
+
+
+def test_early_stopping_keeps_the_best(cohort_folder, tmp_path):
+    """A rate far too high soon stops improving."""
+    more = ["train.epochs=50", "train.patience=2", "hparams.lr=0.05", "hparams.warmup=0"]
+    folder = train(compose("train", train_overrides(cohort_folder, tmp_path, *more)))
+    metrics = metrics_of(folder)
+    losses = [m["val_loss"] for m in metrics]
+    best = int(np.argmin(losses)) + 1
+    run = json.loads((folder / "run.json").read_text())
+    assert len(metrics) < 50
+    assert len(metrics) == best + 2
+    assert run["best_epoch"] == best
+    assert run["epochs"] == len(metrics)
+
+
+def test_other_token_settings_are_tokenised_again(cohort_folder, tmp_path):
+    config = compose(
+        "train",
+        train_overrides(
+            cohort_folder,
+            tmp_path,
+            "train.epochs=1",
+            "preprocess.bin_type=quantile",
+            "preprocess.n_bins=4",
+        ),
+    )
+    tokenizer = Tokenizer.load(train(config) / "tokenizer.json")
+    assert tokenizer.settings.bin_type == "quantile"
+    assert all(len(edges) <= 5 for edges in tokenizer.variable_edges.values())
+    store = tokenise(cohort_folder, TokenSettings())
+    assert store.tokenizer.settings.bin_type == "uniform"
+
+
+def test_a_finished_run_is_not_overwritten(cohort_folder, tmp_path):
+    overrides = train_overrides(cohort_folder, tmp_path, "train.epochs=1")
+    folder = train(compose("train", overrides))
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"already a run 'tiny'.*overwrite=True"):
+        train(compose("train", overrides))
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    train(compose("train", [*overrides, "overwrite=True"]))
+    assert (folder / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatch):
+    overrides = train_overrides(cohort_folder, tmp_path, "train.epochs=3")
+    original = Trainer.epoch
+
+    def interrupted(self, rows, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return original(self, rows, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(compose("train", overrides))
+    folder = tmp_path / "tiny"
+    assert (folder / "model.safetensors").exists()
+    assert not (folder / "run.json").exists()
+    train(compose("train", overrides))
+    assert len(metrics_of(folder)) == 3
+
+
+def test_a_foreign_folder_is_left_alone(cohort_folder, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not the folder of a run"):
+        train(compose("train", train_overrides(cohort_folder, tmp_path)))
+    assert (tmp_path / "tiny" / "thesis.txt").read_text() == "years of work"
+
+
+def test_data_not_preprocessed(tmp_path):
+    with pytest.raises(UserError, match=r"no cohort yet.*python preprocess.py data=mimic3"):
+        train(compose("train", train_overrides(tmp_path / "nothing", tmp_path)))
+
+
+def test_an_empty_split_is_named(tmp_path):
+    cohort = small_cohort(20)
+    stays = cohort.stays.assign(split="train")
+    rows = [
+        frame.astype(object).where(frame.notna(), None).values.tolist()
+        for frame in (stays, cohort.codes, cohort.measurements)
+    ]
+    write(build(cohort.schema, *rows), tmp_path / "all_train")
+    with pytest.raises(UserError, match="no patient in split 'val'"):
+        train(compose("train", train_overrides(tmp_path / "all_train", tmp_path / "models")))
+
+
+def test_a_shape_that_does_not_fit(cohort_folder, tmp_path):
+    with pytest.raises(UserError, match="n_embd=64 is not a multiple of n_head=3"):
+        train(compose("train", train_overrides(cohort_folder, tmp_path, "model.n_head=3")))
+
+
+def test_missing_and_damaged_runs_are_named(trained, tmp_path):
+    with pytest.raises(UserError, match="Did you mean 'tiny'"):
+        find_run(trained.parent, "tinny")
+    with pytest.raises(UserError, match=r"train one with train.py"):
+        find_run(tmp_path, "tiny")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in trained.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    weights = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        load_run(damaged, torch.device("cpu"))
+
+
+def test_a_failed_save_leaves_the_last_model(trained, tmp_path, monkeypatch):
+    run = load_run(trained, torch.device("cpu"))
+    save_model(tmp_path, run.model)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def disk_full(weights, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("synehrgy.training.checkpoint.save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tmp_path, run.model)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
