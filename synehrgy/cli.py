@@ -141,7 +141,7 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         if not key.startswith("hydra"):
             if full in GROUPS[command]:
                 _check_choice(full, value)
-            elif not _is_setting(full, settings):
+            elif full not in settings and not _is_entry(full, settings):
                 valid = [a for a in aliases if a not in settings] + GROUPS[command] + [*settings]
                 raise UserError(
                     f"{key!r} is no setting of {command}.py.{nearest(key, valid)} "
@@ -153,15 +153,17 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
                 raise UserError(f"{before}={other} and {key}={value} are the same setting.")
             given[full] = (key, value)
         # The short name may also be that of a group of files, which Hydra would look into.
-        plain.append(text.replace(key, full, 1))
+        text = text.replace(key, full, 1)
+        # Hydra lets an entry be new in a mapping only when it is told so.
+        is_new = text.startswith(full) and full not in settings and _is_entry(full, settings)
+        plain.append(f"++{text}" if is_new else text)
     return plain
 
 
-def _is_setting(key: str, settings: dict[str, Field[Any]]) -> bool:
-    # Entries of a mapping, such as preprocess.covariate_edges.age, are free.
-    return key in settings or key.rsplit(".", 1)[0] in [
-        name for name, item in settings.items() if "dict[" in str(item.type)
-    ]
+def _is_entry(key: str, settings: dict[str, Field[Any]]) -> bool:
+    """Whether a key is in a mapping, such as preprocess.covariate_edges.age; these are free."""
+    mappings = [name for name, item in settings.items() if "dict[" in str(item.type)]
+    return "." in key and key.rsplit(".", 1)[0] in mappings
 
 
 def _check_choice(name: str, value: str) -> None:

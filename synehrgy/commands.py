@@ -3,9 +3,18 @@
 Imports are inside the functions, so that ``--help`` and errors in settings answer at once.
 """
 
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 
-from synehrgy.settings import EvaluateConfig, GenerateConfig, PreprocessConfig, TrainConfig
+from synehrgy.files import REPOSITORY
+from synehrgy.settings import (
+    DEFAULT_PATHS,
+    EvaluateConfig,
+    GenerateConfig,
+    PreprocessConfig,
+    TrainConfig,
+)
 
 
 def preprocess(config: PreprocessConfig) -> str:
@@ -13,9 +22,17 @@ def preprocess(config: PreprocessConfig) -> str:
     from synehrgy.sources import make_cohort
     from synehrgy.tokenizer import lengths_report, preprocess_tokens
 
-    print(make_cohort(config.data, config.preprocess))
-    print(lengths_report(preprocess_tokens(Path(config.data.path), config.preprocess).records))
-    return f"Cohort and tokens: {config.data.path}\nNext: python train.py data={config.data.name}"
+    stores = []
+
+    def add_tokens(folder: Path) -> None:
+        stores.append(preprocess_tokens(folder, config.preprocess))
+
+    print(make_cohort(config.data, config.preprocess, add_tokens))
+    print(lengths_report(stores[0].records))
+    return (
+        f"Cohort and tokens: {config.data.path}\n"
+        f"Next: python train.py data={config.data.name} run_name=<a name>{_elsewhere(config)}"
+    )
 
 
 def train(config: TrainConfig) -> str:
@@ -23,7 +40,10 @@ def train(config: TrainConfig) -> str:
     from synehrgy.training.loop import train as train_model
 
     folder = train_model(config)
-    return f"Model: {folder}\nNext: python generate.py model={config.run_name} n_samples=1000"
+    return (
+        f"Model: {folder}\n"
+        f"Next: python generate.py model={config.run_name} n_samples=1000{_elsewhere(config)}"
+    )
 
 
 def generate(config: GenerateConfig) -> str:
@@ -31,7 +51,10 @@ def generate(config: GenerateConfig) -> str:
     from synehrgy.generation.generate import generate as generate_patients
 
     folder = generate_patients(config)
-    return f"Synthetic patients: {folder}\nNext: python evaluate.py model={config.run_name}"
+    return (
+        f"Synthetic patients: {folder}\n"
+        f"Next: python evaluate.py model={config.run_name}{_elsewhere(config)}"
+    )
 
 
 def evaluate(config: EvaluateConfig) -> str:
@@ -42,3 +65,17 @@ def evaluate(config: EvaluateConfig) -> str:
     folder, found = evaluate_cohort(config)
     print(summary(found))
     return f"Results: {folder}\nNext: open {folder / REPORT_FILE}"
+
+
+def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig) -> str:
+    """The paths that are not where the next command looks by itself, as its overrides."""
+    given = asdict(config.paths)
+    default = {key: str(REPOSITORY / path) for key, path in DEFAULT_PATHS.items()}
+    if isinstance(config, PreprocessConfig):
+        given["data.path"] = config.data.path
+        default["data.path"] = str(REPOSITORY / "data" / "processed" / config.data.name)
+    return "".join(
+        f" {key if '.' in key else f'paths.{key}'}={shlex.quote(path)}"
+        for key, path in given.items()
+        if path != default[key]
+    )

@@ -116,13 +116,25 @@ class DataSettings:
     path: str = setting(MISSING, "folder of the cohort and its tokens")
 
 
+# Inside the repository, whatever the working directory.
+DEFAULT_PATHS = {
+    "saved_models": "saved_models",
+    "synthetic": "data/synthetic",
+    "results": "Results",
+}
+
+
+def _default_path(name: str) -> str:
+    return f"${{repo:{DEFAULT_PATHS[name]}}}"
+
+
 @dataclass
 class PathSettings:
     """Where results go."""
 
-    saved_models: str = setting("${repo:saved_models}", "one folder per trained model")
-    synthetic: str = setting("${repo:data/synthetic}", "one folder per synthetic cohort")
-    results: str = setting("${repo:Results}", "one folder per evaluation")
+    saved_models: str = setting(_default_path("saved_models"), "one folder per trained model")
+    synthetic: str = setting(_default_path("synthetic"), "one folder per synthetic cohort")
+    results: str = setting(_default_path("results"), "one folder per evaluation")
 
 
 @dataclass
@@ -308,9 +320,10 @@ def check(config: Any) -> None:
                 f"{key}={value!r}: a name has letters, digits and . _ - + = only, and begins with "
                 "a letter or digit."
             )
-        if limits["minimum"] is not None and value < limits["minimum"]:
+        # Written as "not within", because nan is neither within nor beyond any limit.
+        if limits["minimum"] is not None and not value >= limits["minimum"]:
             raise UserError(f"{key}={value}: must be at least {limits['minimum']}.")
-        if limits["above"] is not None and value <= limits["above"]:
+        if limits["above"] is not None and not value > limits["above"]:
             raise UserError(f"{key}={value}: must be above {limits['above']}.")
-        if limits["maximum"] is not None and value > limits["maximum"]:
+        if limits["maximum"] is not None and not value <= limits["maximum"]:
             raise UserError(f"{key}={value}: must be at most {limits['maximum']}.")

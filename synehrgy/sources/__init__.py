@@ -1,13 +1,24 @@
 """Where cohorts come from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from synehrgy.errors import UserError
 from synehrgy.settings import DataSettings, PreprocessSettings
 
 
-def make_cohort(data: DataSettings, settings: PreprocessSettings) -> str:
+def make_cohort(
+    data: DataSettings,
+    settings: PreprocessSettings,
+    complete: Callable[[Path], None] | None = None,
+) -> str:
     """Extract the cohort of a data set into ``data.path``.
+
+    Args:
+        data: where it comes from and goes to.
+        settings: how it is extracted.
+        complete: called with the folder of the cohort just before it appears at ``data.path``,
+            to add files that must appear together with it.
 
     Returns:
         What was extracted, as text.
@@ -31,5 +42,6 @@ def make_cohort(data: DataSettings, settings: PreprocessSettings) -> str:
         profile=settings.profile,
         memory_limit=settings.memory_limit,
         threads=settings.threads,
+        complete=complete,
     )
     return str(summary)
