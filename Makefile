@@ -20,7 +20,7 @@ $(INSTALLED): requirements.txt
 	touch $@
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .

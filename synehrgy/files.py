@@ -61,18 +61,20 @@ def new_folder(path: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    replaced = path.with_name(f"{aside.name}.replaced")
     aside.mkdir()
     try:
         yield aside
-        replaced = path.with_name(f"{aside.name}.replaced")
-        if path.exists():
-            os.replace(path, replaced)
         try:
+            if path.exists():
+                os.replace(path, replaced)
             os.replace(aside, path)
-        except OSError:
-            if replaced.exists():
+        except BaseException:
+            # Also on an interruption: the earlier folder must never be lost between two renames.
+            if replaced.exists() and not path.exists():
                 os.replace(replaced, path)
             raise
-        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)

@@ -4,6 +4,7 @@ These dataclasses are the schemas that Hydra checks the files in ``configs/`` an
 against, and the text of ``--help``.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -315,15 +316,16 @@ def check(config: Any) -> None:
                 f"{key}={value} is not one of {', '.join(limits['choices'])}."
                 + (hint if hint.startswith(" Did") else "")
             )
-        if limits["is_name"] and not re.fullmatch(r"\w[\w.+=-]*", value):
+        if limits["is_name"] and not re.fullmatch(r"\w[\w.+-]*", value):
             raise UserError(
-                f"{key}={value!r}: a name has letters, digits and . _ - + = only, and begins with "
+                f"{key}={value!r}: a name has letters, digits and . _ - + only, and begins with "
                 "a letter or digit."
             )
-        # Written as "not within", because nan is neither within nor beyond any limit.
-        if limits["minimum"] is not None and not value >= limits["minimum"]:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value}: must be a finite number.")
+        if limits["minimum"] is not None and value < limits["minimum"]:
             raise UserError(f"{key}={value}: must be at least {limits['minimum']}.")
-        if limits["above"] is not None and not value > limits["above"]:
+        if limits["above"] is not None and value <= limits["above"]:
             raise UserError(f"{key}={value}: must be above {limits['above']}.")
-        if limits["maximum"] is not None and not value <= limits["maximum"]:
+        if limits["maximum"] is not None and value > limits["maximum"]:
             raise UserError(f"{key}={value}: must be at most {limits['maximum']}.")

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from synehrgy.cli import compose
 from tests.cohorts import small_cohort, write
+
+# Models this small gain nothing from threads, and threads wait for each other on a busy machine.
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

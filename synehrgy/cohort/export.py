@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from synehrgy.cohort.io import read_schema
+from synehrgy.cohort.io import read_schema, reading
 from synehrgy.cohort.tables import TABLES
 from synehrgy.files import new_folder
 
@@ -25,13 +25,15 @@ def export_csv(cohort: Path, path: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: no cohort there, or ``path`` holds something else.
+        UserError: no cohort there, a missing or damaged table, or ``path`` holds something else.
     """
     read_schema(cohort)
     names = [f"{name}.csv" for name in TABLES]
     with new_folder(path, lambda p: {f.name for f in p.iterdir()} <= set(names)) as folder:
         for name in TABLES:
-            file = pq.ParquetFile(Path(cohort) / f"{name}.parquet")
+            table = Path(cohort) / f"{name}.parquet"
+            with reading(table):
+                file = pq.ParquetFile(table)
             options = pa_csv.WriteOptions(quoting_style="needed")
             with pa_csv.CSVWriter(
                 folder / f"{name}.csv", file.schema_arrow, write_options=options

@@ -1,7 +1,7 @@
 """Reading and writing cohort folders: whole or not at all, and always valid."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,6 +55,17 @@ def read_schema(path: Path) -> tuple[Schema, dict[str, Any]]:
     return schema, content.get("provenance", {})
 
 
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn the errors of reading a table of a cohort into a UserError that names its file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist, so {file.parent} is not a whole cohort.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{file} cannot be read as Parquet: {error}.") from None
+
+
 def read_cohort(path: Path) -> Cohort:
     """Read and validate a cohort folder.
 
@@ -66,12 +77,8 @@ def read_cohort(path: Path) -> Cohort:
     frames = {}
     for name in TABLES:
         file = path / f"{name}.parquet"
-        try:
+        with reading(file):
             table = pq.read_table(file, read_dictionary=DICTIONARY_COLUMNS[name])
-        except FileNotFoundError:
-            raise UserError(f"{file} does not exist, so {path} is not a whole cohort.") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{file} cannot be read as Parquet: {error}.") from None
         expected = arrow_schema(name, schema)
         for column in DICTIONARY_COLUMNS[name]:
             i = expected.get_field_index(column)

@@ -122,12 +122,14 @@ class Schema:
 
 def _check_kind(what: str, name: str, kind: str, valid: Sequence[str]) -> None:
     if kind not in valid:
-        raise UserError(f"{what} {name!r} has the unknown kind {kind!r}.{nearest(kind, valid)}")
+        hint = nearest(str(kind), valid)
+        raise UserError(f"{what} {name!r} has the unknown kind {kind!r}.{hint}")
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
-    if not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{what}: names must be non-empty text, got {list(names)}.")
+    # A text is a sequence of texts, too.
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{what}: must be a list of non-empty text, got {names!r}.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{what}: declared more than once: {', '.join(repeated)}.")

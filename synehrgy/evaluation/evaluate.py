@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from synehrgy.cohort import Cohort, is_cohort, read_cohort
 from synehrgy.errors import UserError
 from synehrgy.evaluation import fidelity
-from synehrgy.evaluation.report import write_report
+from synehrgy.evaluation.report import number, write_report
 from synehrgy.evaluation.validity import broken_rules
 from synehrgy.files import new_folder, write_json
 from synehrgy.provenance import now, versions
@@ -106,7 +106,7 @@ def summary(found: Evaluation) -> str:
     """The results as text for a terminal."""
     lines = [f"{found.synthetic} (synthetic) against {found.real}, {found.split} (real)"]
     for name in ("counts", "labels", "series", "validity"):
-        text = found.tables[name].to_string(index=False, float_format=lambda x: f"{x:,.4g}")
+        text = found.tables[name].to_string(index=False, float_format=number)
         lines += ["", text]
     lines += [""]
     for metric, value in found.metrics.items():

@@ -26,16 +26,17 @@ def labels(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
     """Share of stays with each label; mean of continuous covariates, share of each level."""
 
     def of(cohort: Cohort) -> pd.Series:
-        found = {}
+        # Pairs, because titles of labels need not be unique.
+        found: list[tuple[str, float]] = []
         for covariate in cohort.schema.covariates:
             column = cohort.stays[covariate.name]
             if covariate.kind == "continuous":
-                found[f"{covariate.name} (mean)"] = column.mean()
+                found.append((f"{covariate.name} (mean)", column.mean()))
             for level in covariate.levels:
-                found[f"{covariate.name} = {level}"] = (column == level).mean()
+                found.append((f"{covariate.name} = {level}", (column == level).mean()))
         for label in cohort.schema.labels:
-            found[label.title] = cohort.stays[label.column].mean()
-        return pd.Series(found, dtype=float)
+            found.append((label.title, cohort.stays[label.column].mean()))
+        return pd.Series([x for _, x in found], index=[fact for fact, _ in found], dtype=float)
 
     return _side_by_side(of(real), of(synthetic), "fact")
 
@@ -69,13 +70,14 @@ def correlation(prevalence: pd.DataFrame) -> dict[str, float | None]:
 
 
 def _pearson(rows: pd.DataFrame) -> float | None:
-    if len(rows) < 2 or rows["real"].std() == 0 or rows["synthetic"].std() == 0:
+    # Not by the deviation: that of equal numbers is not exactly 0.
+    if rows["real"].nunique() < 2 or rows["synthetic"].nunique() < 2:
         return None
     return float(np.corrcoef(rows["real"], rows["synthetic"])[0, 1])
 
 
 def series(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
-    """Mean, standard deviation and missing rate of each continuous series.
+    """Mean and standard deviation of each continuous series, missing rate of each series.
 
     The missing rate is the share of time points without a value of the series.
 

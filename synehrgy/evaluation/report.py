@@ -63,7 +63,8 @@ def write_report(path: Path, found: "Evaluation") -> None:
         _section("Levels", "Share of each level among the values.", tables["levels"]),
         _section(
             "Validity",
-            "Share of stays that break a rule. Real records break some too.",
+            "Share of stays that break a rule. Real records break some too. A synthetic stay ends "
+            "with its last value, so that nothing can come after it.",
             tables["validity"],
         ),
     ]
@@ -81,8 +82,13 @@ def _section(title: str, note: str, table: pd.DataFrame) -> str:
     return f'<h2>{title}</h2><p class="note">{note}</p>{_html_table(table)}'
 
 
+def number(x: float) -> str:
+    """Four digits, but all of a large number: 23,468 patients are not 2.347e+04."""
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}"
+
+
 def _html_table(table: pd.DataFrame) -> str:
-    text = table.to_html(index=False, border=0, na_rep="", float_format=lambda x: f"{x:,.4g}")
+    text = table.to_html(index=False, border=0, na_rep="", float_format=number)
     return f'<div class="wide">{text}</div>'
 
 
@@ -97,10 +103,10 @@ def _prevalence_figure(codes: pd.DataFrame) -> "Figure":
     axes.plot([floor, 1], [floor, 1], color="#9aa5b1", linewidth=1)
     for system, rows in codes.groupby("system", observed=True):
         shown = rows[["real", "synthetic"]].clip(lower=floor)
-        axes.scatter(shown["real"], shown["synthetic"], s=10, alpha=0.5, label=str(system))
+        axes.scatter(shown["real"], shown["synthetic"], s=10, alpha=0.5, label=_plain(str(system)))
     axes.set(xscale="log", yscale="log", xlabel="real", ylabel="synthetic")
     axes.set_title("Prevalence of codes")
-    if len(codes):
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
     return figure
 
@@ -109,6 +115,7 @@ def _series_figure(series: pd.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     rows = series.iloc[::-1]
+    names = [_plain(name) for name in rows["variable"]]
     figure = Figure(figsize=(9, 1.5 + 0.22 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     # The mean and spread of the synthetic values in units of the real ones.
@@ -117,16 +124,25 @@ def _series_figure(series: pd.DataFrame) -> "Figure":
     left.axvspan(-1, 1, color="#f0f4f8")
     left.axvline(0, color=_REAL, linewidth=1)
     spread = rows["sd, synthetic"] / scale
-    left.errorbar(shift, rows["variable"], xerr=spread, fmt="o", color=_SYNTHETIC, markersize=4)
+    left.errorbar(shift, names, xerr=spread, fmt="o", color=_SYNTHETIC, markersize=4)
     left.set(title="Mean ± sd", xlabel="in standard deviations of the real values")
     for cohort, colour in (("real", _REAL), ("synthetic", _SYNTHETIC)):
-        right.plot(rows[f"missing, {cohort}"], rows["variable"], "o", color=colour, label=cohort)
+        right.plot(rows[f"missing, {cohort}"], names, "o", color=colour, label=cohort)
     right.set(title="Missing rate", xlim=(-0.03, 1.03))
     right.legend(frameon=False)
     return figure
 
 
+def _plain(name: str) -> str:
+    # Between two dollar signs Matplotlib would read a formula.
+    return name.replace("$", r"\$")
+
+
 def _svg(figure: "Figure") -> str:
+    import matplotlib
+
     text = io.StringIO()
-    figure.savefig(text, format="svg")
+    # Names inside the drawing are random otherwise, and the same results give other files.
+    with matplotlib.rc_context({"svg.hashsalt": "synehrgy"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue().split("?>", 1)[-1].split(">", 1)[-1]

@@ -20,7 +20,7 @@ def broken_rules(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
         "the same code twice": _repeated_code,
         "a value after the end of the stay": _after_the_end,
     }
-    if any(covariate.name == "age" for covariate in real.schema.covariates):
+    if any(c.name == "age" and c.kind == "continuous" for c in real.schema.covariates):
         rules["younger than at an earlier stay"] = _younger
     share = {
         rule: {"real": find(real).mean(), "synthetic": find(synthetic).mean()}

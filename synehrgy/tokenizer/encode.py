@@ -159,14 +159,14 @@ def _covariate_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> tuple[NDArra
         # The token that says "missing" is the last of its kind.
         found = np.where(missing, tokenizer.size[kind] - 1, found)
         columns.append(tokenizer.first[kind] + found)
-    return np.array(columns, dtype=np.int64).reshape(-1, len(stays)).T, unseen
+    return np.array(columns, dtype=np.int64).reshape(len(columns), len(stays)).T, unseen
 
 
 def _outcome_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> NDArray[np.int64]:
     """Shape [stay, outcome]."""
     labels = tokenizer.schema.labels_of("outcome")
     columns = [stays[x.column].to_numpy() + tokenizer.token(label_kind(x.column)) for x in labels]
-    return np.array(columns, dtype=np.int64).reshape(-1, len(stays)).T
+    return np.array(columns, dtype=np.int64).reshape(len(columns), len(stays)).T
 
 
 def _phenotype_tokens(
@@ -175,7 +175,7 @@ def _phenotype_tokens(
     """Which stays have which phenotype, shape [stay, phenotype], and the token of each."""
     columns = [label.column for label in tokenizer.schema.labels_of("phenotype")]
     tokens = np.array([tokenizer.token(label_kind(c)) for c in columns], dtype=np.int64)
-    return stays[columns].to_numpy(dtype=bool).reshape(len(stays), -1), tokens
+    return stays[columns].to_numpy(dtype=bool), tokens
 
 
 def _labels_in_order(

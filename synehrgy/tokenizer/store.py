@@ -119,7 +119,10 @@ def _fingerprint(cohort_path: Path, settings: TokenSettings) -> str:
 
 def _is_whole(folder: Path, fingerprint: str) -> bool:
     file = folder / _META_FILE
-    return file.exists() and read_json(file).get("fingerprint") == fingerprint
+    if not file.exists():
+        return False
+    meta = read_json(file)
+    return isinstance(meta, dict) and meta.get("fingerprint") == fingerprint
 
 
 def _write(folder: Path, fingerprint: str, tokenizer: Tokenizer, records: Records) -> None:
@@ -137,7 +140,7 @@ def _open(folder: Path, fingerprint: str) -> TokenStore:
         file = folder / f"{name}.npy"
         try:
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"{file} cannot be read ({error}). Delete {folder} and run the command again."
             ) from None

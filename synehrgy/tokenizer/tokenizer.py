@@ -83,6 +83,8 @@ class Tokenizer:
         if not len(train.stays):
             raise UserError(f"Cohort {schema.name!r} has no stay in the train split to fit on.")
         _check_edges("gap_edges", settings.gap_edges)
+        if settings.gap_edges[0] < 0:
+            raise UserError(f"preprocess.gap_edges begin below 0: {settings.gap_edges}.")
 
         def fitted(values: pd.Series) -> Edges:
             return fit_edges(
@@ -100,7 +102,9 @@ class Tokenizer:
                     covariate_edges[covariate.name] = fitted(train.stays[covariate.name])
         values = train.measurements.groupby("variable", observed=True)["value"]
         continuous = {v.name for v in schema.variables_of("continuous")}
-        variable_edges = {str(n): fitted(v) for n, v in values if n in continuous}
+        edges = {str(n): fitted(v) for n, v in values if n in continuous}
+        # The order of the groups is that of the rows' categories, which the file must not show.
+        variable_edges = dict(sorted(edges.items()))
         counts = train.codes.groupby(["system", "code"], observed=True).size()
         kept = counts[counts >= settings.min_code_count].index
         codes: dict[str, list[str]] = {system.name: [] for system in schema.code_systems}

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from synehrgy.cohort import is_cohort
 from synehrgy.device import compute_type, pick_device
 from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_json
@@ -52,7 +51,8 @@ def train(config: TrainConfig) -> Path:
         UserError: data not preprocessed, an empty split, a finished run of the same name.
     """
     device = pick_device(config.device)
-    store = _tokens(config)
+    data = Path(config.data.path)
+    store = tokenise(data, as_preprocessed(data, config.preprocess))
     folder = _claim_folder(config)
     rows = {split: store.of_split(split) for split in ("train", "val")}
     for split, found in rows.items():
@@ -243,16 +243,6 @@ def learning_rate(step: int, total: int, hparams: HyperParameters) -> float:
 def perplexity(loss: float) -> float:
     """exp(loss), infinite where that is too large for a float."""
     return math.exp(loss) if loss < 700 else math.inf
-
-
-def _tokens(config: TrainConfig) -> TokenStore:
-    path = Path(config.data.path)
-    if not is_cohort(path):
-        raise UserError(
-            f"{path} holds no cohort yet. Run first: python preprocess.py data={config.data.name} "
-            "data.raw_dir=<folder of the raw files>"
-        )
-    return tokenise(path, as_preprocessed(path, config.preprocess))
 
 
 def _claim_folder(config: TrainConfig) -> Path:

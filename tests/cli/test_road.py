@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Run a script of the repository from any folder; its output and, after it, its errors."""
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, str(REPOSITORY / arguments[0]), *arguments[1:]],
         cwd=cwd,
@@ -149,7 +149,7 @@ def test_refusals(road):
         (["preprocess.py", "data=mimic3"], "data.raw_dir=<folder of the raw files of mimic3>"),
         (["preprocess.py", "data=mimic3", "data.raw_dir=nowhere"], "nowhere"),
         (["preprocess.py", "data=mimic_3"], "Did you mean 'mimic3'?"),
-        (["train.py", "data=mimic3", "data.path=nowhere", "run_name=x"], "no cohort yet"),
+        (["train.py", "data=mimic3", "data.path=nowhere", "run_name=x"], "Run preprocess.py first"),
         (["train.py", "hparams.nctx=12"], "Did you mean 'hparams.n_ctx'?"),
         (["train.py", "run_name=../x"], "a name has letters"),
         (["generate.py"], "model=... is needed"),

@@ -211,7 +211,7 @@ def test_a_foreign_folder_is_left_alone(cohort_folder, tmp_path):
 
 
 def test_data_not_preprocessed(tmp_path):
-    with pytest.raises(UserError, match=r"no cohort yet.*python preprocess.py data=mimic3"):
+    with pytest.raises(UserError, match=r"nothing is not a cohort.*Run preprocess"):
         train(compose("train", train_overrides(tmp_path / "nothing", tmp_path)))
 
 

@@ -1,0 +1,308 @@
+"""Fitting, the vocabulary, soft targets and the file."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
+from synehrgy.errors import UserError
+from synehrgy.settings import AGE_EDGES, GAP_EDGES, TokenSettings
+from synehrgy.tokenizer import Tokenizer
+from synehrgy.tokenizer import grammar as g
+from synehrgy.tokenizer.tokenizer import covariate_kind, system_kind, variable_kind
+from tests.cohorts import SMALL_SCHEMA, build, small_cohort
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return small_cohort(40)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(cohort):
+    return Tokenizer.fit(cohort, TokenSettings(min_code_count=1))
+
+
+def texts(tokenizer, kind):
+    first, size = tokenizer.token(kind), tokenizer.size[tokenizer.grammar.index(kind)]
+    return tokenizer.vocabulary[first : first + size]
+
+
+def mimic_shaped(n_diagnoses=70, n_procedures=20):
+    """A cohort with the declarations of MIMIC-III: 25 phenotypes, 41 series, two code systems."""
+    levels = [13, 6, 5, 7]
+    schema = Schema(
+        name="mimic",
+        source="test",
+        covariates=[
+            Covariate("age", "continuous"),
+            Covariate("gender", "categorical", levels=["F", "M"]),
+        ],
+        labels=[Label("in_hospital_mortality", "Mortality", "outcome")]
+        + [Label(f"p{i}", f"P{i}", "phenotype") for i in range(25)],
+        variables=[
+            Variable(f"scale {i}", "categorical", levels=[str(x) for x in range(n)])
+            for i, n in enumerate(levels)
+        ]
+        + [Variable(f"lab {i:02}", "continuous") for i in range(37)],
+        code_systems=[CodeSystem("dx", "Diagnoses"), CodeSystem("px", "Procedures")],
+    )
+    stays = [[1, 1, None, 0, "train", 50.0, "F", 0, *[0] * 25, 60.0]]
+    codes = [[1, i, "dx", f"{i:04}"] for i in range(n_diagnoses)]
+    codes += [[1, n_diagnoses + i, "px", f"{i:04}"] for i in range(n_procedures)]
+    # Series i has as many distinct values as make (i % 10) + 1 bins.
+    rows = [
+        [1, float(hour), f"lab {i:02}", float(hour), None]
+        for hour in range(50)
+        for i in range(37)
+        if hour < 5 * (i % 10 + 1)
+    ]
+    return build(schema, stays, codes, rows)
+
+
+def test_vocabulary_of_a_mimic_shaped_cohort_adds_up():
+    tokenizer = Tokenizer.fit(mimic_shaped(), TokenSettings(min_code_count=1))
+    bins = sum(i % 10 + 1 for i in range(37))
+    special, ages, genders, gaps = 11, 15, 2, 15
+    assert len(tokenizer.vocabulary) == (
+        70 + 20 + (31 + bins) + ages + genders + gaps + 25 + 2 + special
+    )
+    assert len(set(tokenizer.vocabulary)) == len(tokenizer.vocabulary)
+    assert tokenizer.size.sum() == len(tokenizer.vocabulary)
+
+
+def test_formula_gives_the_published_vocabulary():
+    # 3,599 diagnoses, 1,057 procedures, 31 levels and 358 bins.
+    assert 3_599 + 1_057 + (31 + 358) + 15 + 2 + 15 + 25 + 2 + len(g.SPECIAL) == 5_115
+
+
+def test_ages_and_gaps_have_the_15_published_bins(tokenizer):
+    ages, gaps = texts(tokenizer, covariate_kind("age")), texts(tokenizer, g.GAP)
+    assert (len(ages), len(gaps)) == (15, 15)
+    assert (ages[0], ages[1], ages[-1]) == ("age=(18, 20]", "age=(20, 25]", "age=(85, 90]")
+    assert (gaps[0], gaps[9], gaps[-1]) == (
+        "gap=(0, 0.5] h",
+        "gap=(48, 48.1] h",
+        "gap=(150.1, 200.1] h",
+    )
+    assert len(AGE_EDGES) == len(GAP_EDGES) == 16
+
+
+def test_tokens_of_a_kind_stand_together_in_order(tokenizer):
+    assert tokenizer.vocabulary[:11] == [
+        *("<s>", "</covar>", "</label>", "</code>", "</ts>", "</adm>", "</s>", "<pad>"),
+        *("<history>", "<forecast>", "</forecast>"),
+    ]
+    assert texts(tokenizer, covariate_kind("gender")) == ["gender=F", "gender=M"]
+    assert texts(tokenizer, system_kind("icd9_procedure")) == [
+        f"icd9_procedure:{code}" for code in ("0066", "3893", "9604")
+    ]
+    levels = texts(tokenizer, variable_kind("Glasgow coma scale total"))
+    # In the declared order, not the alphabetical one.
+    assert levels == [f"Glasgow coma scale total={i}" for i in range(3, 16)]
+    for i, kind in enumerate(tokenizer.grammar.kinds):
+        assert np.all(np.diff(np.flatnonzero(tokenizer.kind_of == i)) == 1)
+        assert tokenizer.first[i] == tokenizer.token(kind)
+
+
+def test_series_stand_categorical_first_then_alphabetically():
+    names = [("b", "continuous"), ("z", "categorical"), ("B", "continuous"), ("a", "categorical")]
+    schema = Schema(
+        "s",
+        "test",
+        variables=[Variable(n, k, levels=["x"] if k == "categorical" else []) for n, k in names],
+    )
+    cohort = build(schema, [[1, 1, None, 0, "train", None]], [], [])
+    assert Tokenizer.fit(cohort).variables == ["a", "z", "B", "b"]
+
+
+def test_only_the_train_split_is_learned_from(cohort):
+    train = cohort.select(split="train")
+    one, other = (Tokenizer.fit(c, TokenSettings(min_code_count=1)) for c in (cohort, train))
+    assert one.to_json() == other.to_json()
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7])
+def test_codes_rarer_than_asked_for_have_no_token(cohort, count):
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=count))
+    train = cohort.select(split="train").codes
+    for system in SMALL_SCHEMA.code_systems:
+        counts = train.loc[train["system"] == system.name, "code"].astype(str).value_counts()
+        assert tokenizer.codes[system.name] == sorted(counts.index[counts >= count])
+
+
+def test_the_same_code_of_two_systems_is_two_tokens():
+    schema = Schema("s", "test", code_systems=[CodeSystem("dx", "D"), CodeSystem("px", "P")])
+    rows = [[1, 0, "dx", "0066"], [1, 1, "px", "0066"], [1, 2, "px", "0066"]]
+    cohort = build(schema, [[1, 1, None, 0, "train", None]], rows, [])
+    both = Tokenizer.fit(cohort, TokenSettings(min_code_count=1))
+    assert both.codes == {"dx": ["0066"], "px": ["0066"]}
+    assert Tokenizer.fit(cohort, TokenSettings(min_code_count=2)).codes == {
+        "dx": [],
+        "px": ["0066"],
+    }
+
+
+def test_edges_of_covariates_are_given_or_fitted(cohort):
+    given = Tokenizer.fit(cohort, TokenSettings(covariate_edges={"age": [0.0, 50.0, 120.0]}))
+    assert given.covariate_edges["age"].tolist() == [0.0, 50.0, 120.0]
+    fitted = Tokenizer.fit(cohort, TokenSettings(covariate_edges={}, n_bins=4))
+    ages = cohort.select(split="train").stays["age"]
+    assert len(fitted.covariate_edges["age"]) == 5
+    assert fitted.covariate_edges["age"][[0, -1]].tolist() == [ages.min(), ages.max()]
+
+
+def test_only_covariates_that_may_be_missing_have_a_token_for_it(cohort):
+    stays = cohort.stays.copy()
+    # Missing in the test split only: every stay must be encodable all the same.
+    stays.loc[stays["split"] == "test", "gender"] = None
+    tokenizer = Tokenizer.fit(dataclasses.replace(cohort, stays=stays))
+    assert tokenizer.nullable == ["gender"]
+    assert texts(tokenizer, covariate_kind("gender")) == ["gender=F", "gender=M", "gender=missing"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TokenSettings(gap_edges=[0.0]), "preprocess.gap_edges must be at least two ascending"),
+        (TokenSettings(gap_edges=[0.0, 2.0, 2.0]), "preprocess.gap_edges must be"),
+        (TokenSettings(gap_edges=[0.0, float("inf")]), "preprocess.gap_edges must be"),
+        (TokenSettings(gap_edges=[0.0, float("nan")]), "preprocess.gap_edges must be"),
+        (TokenSettings(gap_edges=[-1.0, 2.0]), "preprocess.gap_edges begin below 0"),
+        (TokenSettings(covariate_edges={"age": [90.0, 18.0]}), "covariate_edges.age must be"),
+    ],
+)
+def test_edges_that_do_not_ascend_are_refused(cohort, settings, message):
+    with pytest.raises(UserError) as error:
+        Tokenizer.fit(cohort, settings)
+    assert message in str(error.value)
+
+
+def test_without_a_train_split_there_is_nothing_to_fit_on(cohort):
+    with pytest.raises(UserError, match="has no stay in the train split to fit on"):
+        Tokenizer.fit(cohort.select(split="test"))
+
+
+def test_tokens_take_the_smallest_type(tokenizer):
+    assert tokenizer.dtype == np.uint16
+    many = dataclasses.replace(tokenizer, codes={"icd9_diagnosis": [str(i) for i in range(70_000)]})
+    assert many.dtype == np.uint32
+
+
+def test_allowed_tokens_are_those_of_the_allowed_kinds(tokenizer):
+    grammar = tokenizer.grammar
+    assert tokenizer.allowed.shape == (len(grammar.kinds), len(tokenizer.vocabulary))
+    after_start = np.flatnonzero(tokenizer.allowed[grammar.index(g.START)])
+    names = [tokenizer.vocabulary[i] for i in after_start]
+    assert names == texts(tokenizer, covariate_kind("age"))
+
+
+def dense_targets(tokenizer):
+    """The dense construction: a Gaussian over the bins of the same series, three to each side."""
+    size = len(tokenizer.vocabulary)
+    dense = np.eye(size)
+    for name in tokenizer.variable_edges:
+        mine = [i for i, t in enumerate(tokenizer.vocabulary) if t.startswith(f"{name}=(")]
+        for i in mine:
+            dense[i] = 0
+            for j in mine:
+                if abs(i - j) <= 3:
+                    dense[i, j] = np.exp(-((i - j) ** 2) / 2)
+            dense[i] /= dense[i].sum()
+    return dense
+
+
+@pytest.mark.parametrize("n_bins", [1, 2, 10, 25])
+def test_soft_targets_are_a_gaussian_cut_at_the_ends_of_the_series(cohort, n_bins):
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=1, n_bins=n_bins))
+    tokens, weights = tokenizer.soft_targets()
+    size = len(tokenizer.vocabulary)
+    assert tokens.shape == weights.shape == (size, 7)
+    assert weights.dtype == np.float32
+    assert np.all((tokens >= 0) & (tokens < size))
+    assert weights.sum(axis=1) == pytest.approx(np.ones(size), abs=1e-6)
+    banded = np.zeros((size, size))
+    np.add.at(banded, (np.arange(size)[:, None], tokens), weights)
+    assert banded == pytest.approx(dense_targets(tokenizer), abs=1e-7)
+
+
+def test_soft_targets_of_other_tokens_are_themselves(tokenizer):
+    tokens, weights = tokenizer.soft_targets()
+    continuous = {variable_kind(name) for name in tokenizer.variable_edges}
+    for i in range(len(tokenizer.vocabulary)):
+        if tokenizer.grammar.kinds[tokenizer.kind_of[i]] not in continuous:
+            assert tokens[i][weights[i] > 0].tolist() == [i]
+
+
+def test_the_file_does_not_depend_on_how_the_tables_came_to_be(cohort):
+    settings = TokenSettings(min_code_count=1)
+    stays = cohort.stays.copy()
+    codes = cohort.codes.assign(
+        code=cohort.codes["code"].cat.reorder_categories(cohort.codes["code"].cat.categories[::-1]),
+        system=cohort.codes["system"].astype(object),
+    )
+    measurements = cohort.measurements.astype({"variable": object, "level": object})
+    other = dataclasses.replace(cohort, stays=stays, codes=codes, measurements=measurements)
+    assert Tokenizer.fit(other, settings).to_json() == Tokenizer.fit(cohort, settings).to_json()
+
+
+def test_the_file_is_readable_and_gives_the_same_tokenizer(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.to_json() == tokenizer.to_json()
+    assert (loaded.schema, loaded.settings) == (tokenizer.schema, tokenizer.settings)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert content["tokenizer_version"] == 1
+    assert "Heart Rate" in content["variable_edges"]
+    assert content["vocabulary"] == tokenizer.vocabulary
+
+
+def without(key):
+    return lambda content: content.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.update(tokenizer_version=2), "Update synehrgy"),
+        (lambda c: c.update(tokenizer_version=None), "is not a tokenizer"),
+        *((without(key), "is damaged") for key in ("settings", "codes", "nullable", "vocabulary")),
+        (without("schema"), "is damaged"),
+        (lambda c: c.update(codes=[]), "is damaged"),
+        (lambda c: c.update(nullable=5), "is damaged"),
+        (lambda c: c["settings"].update(colour="red"), "is damaged"),
+        (lambda c: c["variable_edges"].update(pH=["a", "b"]), "is damaged"),
+        (lambda c: c["variable_edges"]["pH"].pop(), "does not follow from its bins"),
+        (lambda c: c["variable_edges"].pop("pH"), "does not follow from its bins"),
+        (lambda c: c["codes"]["icd9_diagnosis"].append("1234"), "does not follow from its bins"),
+        (lambda c: c["codes"].pop("icd9_procedure"), "is damaged"),
+        (lambda c: c["nullable"].append("age"), "does not follow from its bins"),
+        (lambda c: c["vocabulary"].reverse(), "does not follow from its bins"),
+        (lambda c: c["schema"]["labels"].pop(), "does not follow from its bins"),
+        (lambda c: c["schema"]["variables"][0].update(kind="x"), "unknown kind"),
+    ],
+)
+def test_damaged_edited_or_newer_file_is_refused(tokenizer, tmp_path, damage, message):
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(tokenizer.to_json())
+    damage(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message) as error:
+        Tokenizer.load(file)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "5", '{"tokenizer_version": "1"}'])
+def test_other_files_are_no_tokenizer(tmp_path, text):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        Tokenizer.load(tmp_path / "file.json")
+
+
+def test_half_a_file_is_damaged(tokenizer, tmp_path):
+    text = tokenizer.to_json()
+    (tmp_path / "tokenizer.json").write_text(text[: len(text) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
