@@ -1,0 +1,222 @@
+"""From raw event rows to one value per series and time, in bounded memory.
+
+The raw tables are read once, and the rows of the profile's items, about a sixth, are kept on disk.
+These are then cleaned and grouped a bucket of patients at a time.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import duckdb
+import pyarrow as pa
+
+from synehrgy.sources.mimic3.cleaning import CLEANING, DUPLICATES
+from synehrgy.sources.mimic3.resources import ItemSet, Profile
+from synehrgy.sources.mimic3.tables import COLUMNS, RawTable, blame, sql_text
+
+# Rows that are cleaned and grouped at once: some 300 MB.
+BUCKET_ROWS = 2_000_000
+
+
+def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet]) -> None:
+    """Create the tables ``variables``, ``levels`` and ``items``.
+
+    A variable's number is its place in alphabetical order, which is the order of measurements.
+    """
+    numbered = list(enumerate(item_sets))
+    _create(
+        connection,
+        "variables",
+        {"variable": pa.uint8(), "name": pa.string(), "kind": pa.string()},
+        [(number, item_set.name, item_set.kind) for number, item_set in numbered],
+    )
+    _create(
+        connection,
+        "levels",
+        {
+            "variable": pa.uint8(),
+            "position": pa.float64(),
+            "level": pa.string(),
+            "spelling": pa.string(),
+        },
+        [
+            (number, position, level, spelling)
+            for number, item_set in numbered
+            for position, (level, spellings) in enumerate(item_set.levels.items())
+            for spelling in spellings
+        ],
+    )
+    _create(
+        connection,
+        "items",
+        {
+            "itemid": pa.int64(),
+            "variable": pa.uint8(),
+            "choice": pa.uint8(),
+            "fahrenheit": pa.bool_(),
+            "lowest": pa.float64(),
+            "highest": pa.float64(),
+        },
+        [
+            (
+                item,
+                number,
+                # Items of the first choice, then the others; one choice if none is preferred.
+                int(bool(item_set.preferred) and item not in item_set.preferred),
+                item in item_set.fahrenheit,
+                *item_set.range,
+            )
+            for number, item_set in numbered
+            for item in chain.from_iterable(item_set.items.values())
+        ],
+    )
+
+
+def load_charted(connection: duckdb.DuckDBPyConnection, table: RawTable, profile: Profile) -> None:
+    """Read a raw event table and add the rows of the profile's items to ``charted``.
+
+    Nothing is joined here: DuckDB keeps the rows that go through a join in memory, and these are
+    as many as the file is long.
+
+    Raises:
+        UserError: a row that cannot be read.
+    """
+    items = [item for s in profile.item_sets for item in s.items.get(table.name, ())]
+    empty = ", ".join(map(sql_text, ["", *profile.empty]))
+    stay = "icustay_id" if "icustay_id" in COLUMNS[table.name] else "NULL"
+    connection.execute(
+        """
+        CREATE TABLE IF NOT EXISTS charted (
+            subject_id BIGINT, hadm_id BIGINT, icustay_id BIGINT, itemid BIGINT,
+            charttime TIMESTAMP, value VARCHAR, valueuom VARCHAR
+        )
+        """
+    )
+    with blame(table.file):
+        connection.execute(
+            f"""
+            INSERT INTO charted
+            SELECT subject_id, hadm_id, {stay}, itemid, charttime, value, valueuom
+            FROM {table.sql} WHERE itemid IN {_tuple(items)} AND value NOT IN ({empty})
+            """
+        )
+
+
+def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
+    """First and last subject of consecutive buckets of patients, some BUCKET_ROWS rows each."""
+    return connection.execute(
+        """
+        WITH patients AS (SELECT subject_id, count(*) AS n FROM charted GROUP BY subject_id),
+        filled AS (
+            SELECT subject_id, (sum(n) OVER (ORDER BY subject_id) - n) // ? AS bucket
+            FROM patients WHERE subject_id IN (SELECT subject_id FROM stays)
+        )
+        SELECT min(subject_id), max(subject_id) FROM filled GROUP BY bucket ORDER BY bucket
+        """,
+        [BUCKET_ROWS],
+    ).fetchall()
+
+
+def load_events(
+    connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet], first: int, last: int
+) -> None:
+    """Create the table ``events`` of the cleaned rows of a bucket's patients.
+
+    A row that can be in a stay's record is there with its time in that stay (``hours``), its
+    cleaned ``number`` (null if the text cannot be read or the number is ``impossible``), the raw
+    ``text`` where the choice among duplicates needs it, and whether the row itself ``belongs`` to
+    the stay: a row of another stay of the patient may take part in the choice among duplicates.
+    """
+    texts = [n for n, s in enumerate(item_sets) if s.duplicates == "greatest_text"]
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE events AS
+        WITH admitted AS (
+            SELECT subject_id, stay_id AS own_stay, itemid, charttime, value, valueuom
+            FROM charted JOIN stays USING (subject_id, hadm_id)
+            WHERE subject_id BETWEEN ? AND ? AND coalesce(icustay_id, stay_id) = stay_id
+        ),
+        timed AS (
+            SELECT place, (epoch(charttime) - epoch(intime)) / 3600 AS hours,
+                own_stay = stay_id OR charttime BETWEEN intime AND outtime AS belongs,
+                itemid, value, valueuom
+            FROM admitted JOIN stays USING (subject_id)
+            WHERE hours >= 0 AND hours <= los_hours
+        ),
+        parsed AS (
+            SELECT timed.*, items.* EXCLUDE (itemid), position,
+                CASE WHEN isfinite(TRY_CAST(value AS DOUBLE)) THEN TRY_CAST(value AS DOUBLE) END
+                    AS parsed
+            FROM timed JOIN items USING (itemid) LEFT JOIN levels ON
+                levels.variable = items.variable
+                AND spelling = regexp_replace(lower(trim(value)), '\\.0*$', '')
+        ),
+        cleaned AS (SELECT *, {_by_rule("clean", CLEANING, item_sets)} AS number FROM parsed)
+        SELECT place, hours, variable, choice, belongs,
+            CASE WHEN number BETWEEN lowest AND highest THEN number END AS number,
+            CASE WHEN variable IN {_tuple(texts)} THEN value END AS text,
+            number NOT BETWEEN lowest AND highest AS impossible
+        FROM cleaned
+        """,
+        [first, last],
+    )
+
+
+# Rows in a stay whose text cannot be read, and rows with an impossible number, of each series.
+REJECTED = """
+    SELECT name, count(*) FILTER (impossible IS NULL), count(*) FILTER (impossible)
+    FROM events JOIN variables USING (variable)
+    WHERE number IS NULL GROUP BY name ORDER BY name
+"""
+
+
+def load_records(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet]) -> None:
+    """Create the table ``records`` of a bucket: one number per stay, time and variable."""
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE records AS
+        WITH per_choice AS (
+            SELECT place, hours, variable, choice, bool_or(belongs) AS belongs,
+                {_by_rule("duplicates", DUPLICATES, item_sets)} AS number
+            FROM events GROUP BY place, hours, variable, choice
+        )
+        SELECT place, hours, variable, arg_min(number, choice) AS number
+        FROM per_choice GROUP BY place, hours, variable
+        HAVING bool_or(belongs) AND arg_min(number, choice) IS NOT NULL
+        """
+    )
+
+
+MEASUREMENTS = """
+    SELECT stay_id, hours, name AS variable,
+        CASE WHEN kind = 'continuous' THEN number END AS value, level
+    FROM records JOIN stays USING (place) JOIN variables USING (variable)
+        LEFT JOIN (SELECT DISTINCT variable, position, level FROM levels) AS levels
+        ON levels.variable = records.variable AND position = number
+    ORDER BY place, hours, records.variable
+"""
+
+
+def _by_rule(attribute: str, rules: dict[str, str], item_sets: Sequence[ItemSet]) -> str:
+    """A CASE over ``variable`` of the SQL of the rule that each item set names."""
+    numbers: dict[str, list[int]] = {}
+    for number, item_set in enumerate(item_sets):
+        numbers.setdefault(getattr(item_set, attribute), []).append(number)
+    cases = (f"WHEN variable IN {_tuple(of)} THEN {rules[rule]}" for rule, of in numbers.items())
+    return f"CASE {' '.join(cases)} END"
+
+
+def _tuple(numbers: Sequence[int]) -> str:
+    return f"({', '.join(map(str, numbers)) or 'NULL'})"
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: dict[str, pa.DataType],
+    rows: Sequence[tuple[object, ...]],
+) -> None:
+    arrays = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(columns.values())]
+    connection.register("given", pa.table(arrays, names=list(columns)))
+    connection.execute(f"CREATE TABLE {name} AS FROM given")
+    connection.unregister("given")

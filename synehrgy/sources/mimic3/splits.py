@@ -1,0 +1,85 @@
+"""Which split each patient belongs to."""
+
+import csv
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+
+from synehrgy.errors import UserError
+
+TRAIN_SHARE, VAL_SHARE = 0.70, 0.15
+
+
+class Splits:
+    """Assigns patients to train, val and test.
+
+    With ``testset.csv`` or ``valset.csv`` in ``split_dir``, each of rows ``subject,flag`` without a
+    header: subjects flagged 1 in the first are test, of the rest those flagged 1 in the second val,
+    all others train. With neither list: 70/15/15 by a hash of the subject id, which is the same on
+    every machine and whatever other patients there are.
+
+    Attributes:
+        rule: ``by the lists in <folder>`` or ``by hash``.
+
+    Raises:
+        UserError: ``split_dir`` is given but does not exist, or a list has a row that is no
+            ``subject,flag``.
+    """
+
+    def __init__(self, split_dir: Path | None) -> None:
+        if split_dir is not None and not split_dir.is_dir():
+            raise UserError(
+                f"The folder of split lists {split_dir} does not exist. Give the folder of "
+                "testset.csv and valset.csv (data.split_dir=...), or null to split by hash."
+            )
+        files = {
+            split: split_dir / f"{split}set.csv"
+            for split in ("test", "val")
+            if split_dir is not None and (split_dir / f"{split}set.csv").is_file()
+        }
+        self._listed = {split: _read_list(file) for split, file in files.items()}
+        self.rule = f"by the lists in {split_dir}" if files else "by hash"
+
+    def assign(self, subjects: Iterable[int]) -> list[str]:
+        """The split of each subject: ``train``, ``val`` or ``test``."""
+        return [self._of(subject) for subject in subjects]
+
+    def _of(self, subject: int) -> str:
+        if not self._listed:
+            return _split_by_hash(subject)
+        for split, listed in self._listed.items():
+            if subject in listed:
+                return split
+        return "train"
+
+
+def _split_by_hash(subject: int) -> str:
+    digest = blake2b(str(subject).encode(), digest_size=8).digest()
+    share = int.from_bytes(digest, "big") / 2**64
+    if share < TRAIN_SHARE:
+        return "train"
+    return "val" if share < TRAIN_SHARE + VAL_SHARE else "test"
+
+
+def _read_list(file: Path) -> set[int]:
+    """The subjects flagged 1."""
+    listed = set()
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(csv.reader(lines), start=1):
+                if not row:
+                    continue
+                if (
+                    len(row) != 2
+                    or not row[0].strip().isdigit()
+                    or row[1].strip() not in ("0", "1")
+                ):
+                    raise UserError(
+                        f"{file}, line {number}: expected subject,flag (a number and 0 or 1, no "
+                        f"header), found {','.join(row)!r}. Use the benchmark's list as it is."
+                    )
+                if row[1].strip() == "1":
+                    listed.add(int(row[0]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read: {error}.") from None
+    return listed
