@@ -105,16 +105,34 @@ class PreprocessSettings(TokenSettings):
 
 
 @dataclass
+class SimulationSettings:
+    """The simulated hospital, for data=simulated."""
+
+    n_patients: int = setting(
+        3000, "patients to simulate; about seven in ten are in the cohort", minimum=1
+    )
+    seed: int = setting(0, "another seed gives other patients of the same distribution", minimum=0)
+    noise_share: float = setting(
+        0.0,
+        "share of chart rows that no series uses; about 0.83 in the real database",
+        minimum=0.0,
+        maximum=0.95,
+    )
+    processes: int = setting(1, "processes that simulate", minimum=1)
+
+
+@dataclass
 class DataSettings:
     """Where patients come from."""
 
     name: str = setting(MISSING, "name of the data set", is_name=True)
-    source: str = setting(MISSING, "how its raw files are read", choices=("mimic3",))
+    source: str = setting(MISSING, "how its raw files are read", choices=("mimic3", "simulated"))
     raw_dir: str | None = setting(None, "folder of the raw files")
     split_dir: str | None = setting(
         None, "folder of testset.csv and valset.csv; null: split by a hash of the patient"
     )
     path: str = setting(MISSING, "folder of the cohort and its tokens")
+    simulation: SimulationSettings = group(SimulationSettings)
 
 
 # Inside the repository, whatever the working directory.
@@ -270,6 +288,11 @@ class EvaluateConfig:
     synthetic: str | None = setting(None, "folder of a synthetic cohort, instead of model=")
     real: str | None = setting(
         None, "folder of the real cohort; null: the one that the model was trained on"
+    )
+    oracle: str | None = setting(
+        None,
+        "folder of fresh patients of the real distribution, such as simulated ones of another "
+        "seed: the best that a synthetic cohort can be",
     )
     split: str = setting(
         "test", "split of the real cohort to compare with", choices=("train", "val", "test")

@@ -1,7 +1,7 @@
 """Two cohorts to a folder of results."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,31 @@ def compare(real: Cohort, synthetic: Cohort, split: str = "all") -> Evaluation:
     return Evaluation(real.schema.name, synthetic.schema.name, split, tables, metrics)
 
 
+def with_oracle(found: Evaluation, ceiling: Evaluation) -> Evaluation:
+    """Add to each table, and to the metrics, what fresh patients of the same distribution reach.
+
+    Args:
+        found: a synthetic cohort against a real one.
+        ceiling: fresh patients (as the synthetic cohort) against the same real one.
+
+    Returns:
+        ``found`` with columns and metrics named ``oracle``.
+    """
+    tables = {}
+    for name, table in found.tables.items():
+        other = ceiling.tables[name]
+        ours = [str(column) for column in other if str(column).endswith("synthetic")]
+        keys = [str(c) for c in table if not str(c).endswith(("real", "synthetic"))]
+        added = other[[*keys, *ours]].rename(columns=lambda c: c.replace("synthetic", "oracle"))
+        tables[name] = table.merge(added, on=keys, how="outer" if name == "codes" else "left")
+    # A code that only one of the synthetic cohorts has is missing in the others.
+    counted = tables["codes"].columns.drop(["system", "code"])
+    tables["codes"][counted] = tables["codes"][counted].fillna(0.0)
+    tables["codes"] = tables["codes"].sort_values("real", ascending=False, ignore_index=True)
+    metrics = found.metrics | {f"oracle/{k}": v for k, v in ceiling.metrics.items()}
+    return replace(found, tables=tables, metrics=metrics)
+
+
 def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
     """Compare the synthetic cohort of a run, or any cohort, with a real one.
 
@@ -92,6 +117,8 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
     if real.stays["split"].notna().any():
         split, real = config.split, real.select(split=config.split)
     found = compare(real, synthetic, split)
+    if config.oracle is not None:
+        found = with_oracle(found, compare(real, read_cohort(Path(config.oracle)), split))
     out = Path(config.paths.results) / name
     with new_folder(out, lambda path: (path / METRICS_FILE).exists()) as folder:
         (folder / TABLES_FOLDER).mkdir()

@@ -1,6 +1,8 @@
 """Where cohorts come from."""
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from synehrgy.errors import UserError
@@ -12,7 +14,7 @@ def make_cohort(
     settings: PreprocessSettings,
     complete: Callable[[Path], None] | None = None,
 ) -> str:
-    """Extract the cohort of a data set into ``data.path``.
+    """Extract the cohort of a data set into ``data.path``; simulate its raw files first if asked.
 
     Args:
         data: where it comes from and goes to.
@@ -33,6 +35,10 @@ def make_cohort(
             f"data.raw_dir=<folder of the raw files of {data.name}> is needed; "
             f"configs/data/{data.name}.yaml says where to get them."
         )
+    if data.source == "simulated":
+        from synehrgy.sources.simulator import simulate
+
+        simulate(data.raw_dir, **asdict(data.simulation))
     split_dir = None if data.split_dir is None else Path(data.split_dir)
     summary = extract(
         Path(data.raw_dir),
@@ -45,3 +51,33 @@ def make_cohort(
         complete=complete,
     )
     return str(summary)
+
+
+def simulated_cohort(
+    path: Path, n_patients: int, seed: int, profile: str = "paper", progress: bool = True
+) -> Path:
+    """Fresh patients of the simulated hospital as a cohort: with another seed, the oracle.
+
+    A generator trained on simulated patients can at best be as good as these, which come from the
+    very distribution. Their raw files are not kept.
+
+    Args:
+        path: folder of the cohort to write.
+        n_patients: patients to simulate; about seven in ten are in the cohort.
+        seed: other than that of the training data.
+        profile: of the extraction, as for the training data.
+        progress: whether to show progress bars.
+
+    Returns:
+        ``path``.
+    """
+    from synehrgy.sources.mimic3 import extract
+    from synehrgy.sources.simulator import simulate
+
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        raw = Path(folder) / "raw"
+        simulate(raw, n_patients=n_patients, seed=seed, progress=progress)
+        extract(raw, path, name=path.name, profile=profile, progress=progress)
+    return path
