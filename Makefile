@@ -1,4 +1,4 @@
-# make demo: install and run the whole pipeline. make test: install and run all tests.
+# make demo: install, then the whole pipeline on simulated patients. make test: install and run all tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -18,6 +18,14 @@ $(INSTALLED): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
+
+# The whole pipeline on simulated patients: some minutes on a laptop. Made anew each time.
+demo: install
+	$(BIN)/python preprocess.py data=simulated preprocess.profile=clinical
+	$(BIN)/python train.py data=simulated run_name=demo model=gpt_small overwrite=True \
+	    hparams.mini_batch=16 hparams.n_accum=1 hparams.lr=2e-3 train.epochs=5
+	$(BIN)/python generate.py model=demo n_samples=1400 overwrite=True
+	$(BIN)/python evaluate.py model=demo
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto

@@ -32,11 +32,11 @@ EXAMPLES = {
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic hparams.n_ctx=1024 model=gpt",
-        "python train.py data=mimic3_demo run_name=demo model=gpt_tiny train.epochs=5",
+        "python train.py data=mimic3_demo run_name=first model=gpt_tiny train.epochs=5",
     ],
     "generate": [
         "python generate.py model=synehrgy-mimic n_samples=30000 batch_size=1024",
-        "python generate.py model=demo n_samples=100 format=csv",
+        "python generate.py model=first n_samples=100 format=csv",
     ],
     "evaluate": [
         "python evaluate.py model=synehrgy-mimic",
