@@ -146,10 +146,10 @@ def sample(
     """
     device = model.token_embedding.weight.device
     constraint = Constraint(tokenizer, model.config.n_ctx, device)
-    shortest = 1 + int(tokenizer.grammar.distance[tokenizer.grammar.index(START)])
-    if model.config.n_ctx < shortest:
+    if model.config.n_ctx < tokenizer.shortest_record:
         raise ValueError(
-            f"The shortest record has {shortest} tokens, the context is {model.config.n_ctx}."
+            f"The shortest record has {tokenizer.shortest_record} tokens, the context is "
+            f"{model.config.n_ctx}."
         )
     for first in range(0, n, batch_size):
         patients = np.arange(first, min(n, first + batch_size))

@@ -16,7 +16,7 @@ from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_text
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer.bins import Edges, fit_edges
-from synehrgy.tokenizer.grammar import GAP, SPECIAL, Grammar, record_grammar
+from synehrgy.tokenizer.grammar import GAP, SPECIAL, START, Grammar, record_grammar
 
 TOKENIZER_VERSION = 1
 
@@ -188,6 +188,11 @@ class Tokenizer:
     def kind_of(self) -> NDArray[np.int64]:
         """Kind of each token: index into ``grammar.kinds``, shape [vocabulary]."""
         return np.repeat(np.arange(len(self.size)), self.size)
+
+    @property
+    def shortest_record(self) -> int:
+        """Tokens of the shortest valid record: one admission with nothing optional in it."""
+        return 1 + int(self.grammar.distance[self.grammar.index(START)])
 
     def token(self, kind: str) -> int:
         """Number of the first token of a kind; of a special token, its number."""

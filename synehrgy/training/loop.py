@@ -53,7 +53,6 @@ def train(config: TrainConfig) -> Path:
     device = pick_device(config.device)
     data = Path(config.data.path)
     store = tokenise(data, as_preprocessed(data, config.preprocess))
-    folder = _claim_folder(config)
     rows = {split: store.of_split(split) for split in ("train", "val")}
     for split, found in rows.items():
         if not len(found):
@@ -61,6 +60,7 @@ def train(config: TrainConfig) -> Path:
 
     torch.manual_seed(config.seed)
     model = _new_model(config, store.tokenizer).to(device)
+    folder = _claim_folder(config)
     trainer = Trainer(config, model, store, device)
     print(
         f"{config.model.name}: {model.n_parameters / 1e6:.2f} M parameters, vocabulary of "
@@ -264,6 +264,11 @@ def _claim_folder(config: TrainConfig) -> Path:
 
 
 def _new_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:
+    if config.hparams.n_ctx < tokenizer.shortest_record:
+        raise UserError(
+            f"hparams.n_ctx={config.hparams.n_ctx} has no room for any record: the shortest has "
+            f"{tokenizer.shortest_record} tokens."
+        )
     shape = {key: value for key, value in asdict(config.model).items() if key != "name"}
     try:
         return GPT(GPTConfig(len(tokenizer.vocabulary), config.hparams.n_ctx, **shape))

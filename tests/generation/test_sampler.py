@@ -40,7 +40,7 @@ def all_records(batches):
 @given(cohort=cohorts(), seed=st.integers(0, 5), scale=st.sampled_from([1.0, 100.0]))
 def test_every_record_is_valid_whatever_schema_and_model(cohort, seed, scale):
     tokenizer = tokenizer_of(cohort)
-    shortest = 1 + int(tokenizer.grammar.distance[tokenizer.grammar.index(START)])
+    shortest = tokenizer.shortest_record
     for n_ctx in (shortest, shortest + 7, 60 + shortest):
         model = untrained(tokenizer, n_ctx, seed, scale)
         for batch in sample(model, tokenizer, 6, batch_size=4, seed=seed):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from synehrgy.cli import compose
+from synehrgy.cohort import Covariate, Schema
 from synehrgy.errors import UserError
 from synehrgy.settings import HyperParameters, TokenSettings
 from synehrgy.tokenizer import Tokenizer, tokenise
@@ -230,6 +231,18 @@ def test_an_empty_split_is_named(tmp_path):
 def test_a_shape_that_does_not_fit(cohort_folder, tmp_path):
     with pytest.raises(UserError, match="n_embd=64 is not a multiple of n_head=3"):
         train(compose("train", train_overrides(cohort_folder, tmp_path, "model.n_head=3")))
+
+
+def test_a_context_too_short_for_any_record(tmp_path):
+    schema = Schema(
+        "wide", "test", [Covariate(f"c{i}", "categorical", levels=["x"]) for i in range(20)]
+    )
+    stays = [(i, i, None, 0, ("train", "val")[i % 2], *["x"] * 20, None) for i in range(4)]
+    write(build(schema, stays, [], []), tmp_path / "wide")
+    overrides = train_overrides(tmp_path / "wide", tmp_path / "models", "hparams.n_ctx=20")
+    with pytest.raises(UserError, match=r"n_ctx=20 has no room for any record: .* 27 tokens"):
+        train(compose("train", overrides))
+    assert not (tmp_path / "models").exists()
 
 
 def test_missing_and_damaged_runs_are_named(trained, tmp_path):
