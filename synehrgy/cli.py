@@ -1,6 +1,7 @@
 """The command line: composes a configuration with Hydra, runs one function, reports in words."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as NO_DEFAULT
@@ -10,15 +11,17 @@ from typing import Any
 import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import REPOSITORY
-from synehrgy.settings import CONFIGS, check, walk
+from synehrgy.settings import CONFIGS, check, resolve_paths, walk
 
 CONFIG_DIR = REPOSITORY / "configs"
 
@@ -78,6 +81,8 @@ def run(command: str, function: Callable[[Any], str]) -> None:
     flags (``--multirun``, ``--cfg job`` ...) work as in any Hydra program.
     """
     arguments = sys.argv[1:]
+    # A stopped job of a cluster cleans up like an interrupted one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(arguments):
             print(help_text(command))
@@ -86,20 +91,24 @@ def run(command: str, function: Callable[[Any], str]) -> None:
             _run_by_hydra(command, function, arguments)
         else:
             print(function(compose(command, arguments)))
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 
 
 def _run_by_hydra(command: str, function: Callable[[Any], str], arguments: Sequence[str]) -> None:
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    overrides = get_args_parser().parse_args(list(arguments)).overrides
+    flags = [argument for argument in arguments if argument not in overrides]
     sys.argv[1:] = [*flags, *_plain_keys(command, overrides)]
 
     @hydra.main(str(CONFIG_DIR), _config_name(command), version_base="1.3")
     def job(config: DictConfig) -> None:
-        print(function(_typed(command, config)))
+        try:
+            print(function(_typed(command, config)))
+        except (UserError, OSError) as error:
+            # Hydra would print a traceback of it.
+            sys.exit(f"Error: {error}")
 
     job()
 
@@ -119,6 +128,7 @@ def _typed(command: str, composed: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(_in_words(error)) from error
     check(config)
+    resolve_paths(config)
     return config
 
 
@@ -131,10 +141,7 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
     given: dict[str, tuple[str, str]] = {}
     plain = []
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            raise UserError(f"{text!r} is not of the form key=value ({error}).") from None
+        override, text = _parse(text, settings)
         key = override.key_or_group
         value = text.split("=", 1)[-1]
         full = aliases.get(key, key)
@@ -158,6 +165,20 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         is_new = text.startswith(full) and full not in settings and _is_entry(full, settings)
         plain.append(f"++{text}" if is_new else text)
     return plain
+
+
+def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
+    """An override as Hydra reads it, and its text, in which an unusual path is now quoted."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(text), text
+    except HydraException as error:
+        key, _, value = text.partition("=")
+        if not value or key not in settings or not settings[key].metadata["is_path"]:
+            raise UserError(f"{text!r} is not of the form key=value ({error}).") from None
+    # Blanks, brackets, a leading ~: the shell knows them, Hydra's grammar does not.
+    text = "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
+    return parser.parse_override(text), text
 
 
 def _is_entry(key: str, settings: dict[str, Field[Any]]) -> bool:
@@ -213,7 +234,8 @@ def help_text(command: str) -> str:
             "Examples:",
             *(f"  {example}" for example in EXAMPLES[command]),
             "",
-            "Sweep over values with --multirun; print the whole configuration with --cfg job.",
+            "Print the whole configuration with --cfg job."
+            + (" Sweep over values with --multirun." if command == "train" else ""),
         ]
     )
 

@@ -19,9 +19,10 @@ from synehrgy.settings import (
 
 def preprocess(config: PreprocessConfig) -> str:
     """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``."""
-    from synehrgy.sources import make_cohort
+    from synehrgy.sources import make_cohort, refuse_other_cohort
     from synehrgy.tokenizer import lengths_report, preprocess_tokens
 
+    refuse_other_cohort(config)
     stores = []
 
     def add_tokens(folder: Path) -> None:

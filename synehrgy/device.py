@@ -26,5 +26,6 @@ def pick_device(name: str) -> torch.device:
 
 def compute_type(device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU that has it, else float32."""
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Compute capability 8 (Ampere) and newer; older cards only emulate it, slowly.
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if fast else torch.float32

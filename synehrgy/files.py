@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from synehrgy.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -41,6 +43,19 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is damaged ({error}). Delete its folder and make it anew."
         ) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings; a UserError names the file when it is missing or damaged."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no settings.")
+    return content
 
 
 @contextmanager

@@ -5,9 +5,11 @@ against, and the text of ``--help``.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -25,10 +27,12 @@ def setting(
     maximum: float | None = None,
     alias: str | None = None,
     is_name: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """A field with its meaning, its allowed values and a short name for the command line.
 
-    ``is_name`` marks the name of a folder, which must not lead elsewhere.
+    ``is_name`` marks the name of a folder, which must not lead elsewhere; ``is_path`` a path, which
+    is relative to the working directory in which the command was given.
     """
     metadata = {
         "help": help,
@@ -38,6 +42,7 @@ def setting(
         "maximum": maximum,
         "alias": alias,
         "is_name": is_name,
+        "is_path": is_path,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -127,11 +132,13 @@ class DataSettings:
 
     name: str = setting(MISSING, "name of the data set", is_name=True)
     source: str = setting(MISSING, "how its raw files are read", choices=("mimic3", "simulated"))
-    raw_dir: str | None = setting(None, "folder of the raw files")
+    raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
     split_dir: str | None = setting(
-        None, "folder of testset.csv and valset.csv; null: split by a hash of the patient"
+        None,
+        "folder of testset.csv and valset.csv; null: split by a hash of the patient",
+        is_path=True,
     )
-    path: str = setting(MISSING, "folder of the cohort and its tokens")
+    path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True)
     simulation: SimulationSettings = group(SimulationSettings)
 
 
@@ -151,9 +158,13 @@ def _default_path(name: str) -> str:
 class PathSettings:
     """Where results go."""
 
-    saved_models: str = setting(_default_path("saved_models"), "one folder per trained model")
-    synthetic: str = setting(_default_path("synthetic"), "one folder per synthetic cohort")
-    results: str = setting(_default_path("results"), "one folder per evaluation")
+    saved_models: str = setting(
+        _default_path("saved_models"), "one folder per trained model", is_path=True
+    )
+    synthetic: str = setting(
+        _default_path("synthetic"), "one folder per synthetic cohort", is_path=True
+    )
+    results: str = setting(_default_path("results"), "one folder per evaluation", is_path=True)
 
 
 @dataclass
@@ -221,6 +232,7 @@ class WandbSettings:
 class PreprocessConfig:
     """preprocess.py: raw tables to a cohort and its tokens."""
 
+    overwrite: bool = setting(False, "replace a cohort of other raw files")
     data: DataSettings = group(DataSettings)
     preprocess: PreprocessSettings = group(PreprocessSettings)
     paths: PathSettings = group(PathSettings)
@@ -285,14 +297,19 @@ class EvaluateConfig:
     run_name: str | None = setting(
         None, "evaluate what this run generated", alias="model", is_name=True
     )
-    synthetic: str | None = setting(None, "folder of a synthetic cohort, instead of model=")
+    synthetic: str | None = setting(
+        None, "folder of a synthetic cohort, instead of model=", is_path=True
+    )
     real: str | None = setting(
-        None, "folder of the real cohort; null: the one that the model was trained on"
+        None,
+        "folder of the real cohort; null: the one that the model was trained on",
+        is_path=True,
     )
     oracle: str | None = setting(
         None,
         "folder of fresh patients of the real distribution, such as simulated ones of another "
         "seed: the best that a synthetic cohort can be",
+        is_path=True,
     )
     split: str = setting(
         "test", "split of the real cohort to compare with", choices=("train", "val", "test")
@@ -306,6 +323,22 @@ CONFIGS = {
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
 }
+
+
+def resolve_paths(config: Any) -> None:
+    """Make every path absolute, so that it means the same wherever the result is used later."""
+    for key, item in walk(type(config)).items():
+        if not item.metadata["is_path"]:
+            continue
+        *groups, name = key.split(".")
+        owner = config
+        for part in groups:
+            owner = getattr(owner, part)
+        value = getattr(owner, name)
+        if value is not None:
+            # Not pathlib's, which fails for a "~name" that is nobody's home.
+            home = os.path.expanduser(value)  # noqa: PTH111
+            setattr(owner, name, str(Path(home).absolute()))
 
 
 def walk(kind: Any, prefix: str = "") -> dict[str, Any]:

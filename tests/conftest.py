@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from synehrgy.cli import compose
 from tests.cohorts import small_cohort, write
 
 # Models this small gain nothing from threads, and threads wait for each other on a busy machine.
 torch.set_num_threads(1)
+
+# A busy machine is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

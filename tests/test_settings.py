@@ -211,10 +211,19 @@ def test_default_paths_lie_in_the_repository_wherever_one_stands(command, tmp_pa
     assert all(Path(path).is_relative_to(REPOSITORY) for path in paths)
 
 
-def test_given_path_is_taken_as_it_is():
-    assert compose("evaluate", ["real=some/folder"]).real == "some/folder"
-    assert compose("train", ["run_name=r", "paths.saved_models=x"]).paths.saved_models == "x"
-    assert compose("evaluate", ['real="/a/run=1/b c"']).real == "/a/run=1/b c"
+def test_given_paths_belong_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/users/ada")
+    assert compose("evaluate", ["real=some/folder"]).real == f"{tmp_path}/some/folder"
+    models = compose("train", ["run_name=r", "paths.saved_models=x"]).paths.saved_models
+    assert models == f"{tmp_path}/x"
+    for text, expected in {
+        '"/a/run=1/b c"': "/a/run=1/b c",
+        "/a/b (1)/c": "/a/b (1)/c",
+        "/a/it's [x]": "/a/it's [x]",
+        "~/mimic": "/users/ada/mimic",
+    }.items():
+        assert compose("evaluate", [f"real={text}"]).real == expected
 
 
 @pytest.mark.parametrize("command", CONFIGS)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from synehrgy.cohort import Cohort, is_cohort, read_cohort
 from synehrgy.errors import UserError
 from synehrgy.evaluation import fidelity
 from synehrgy.evaluation.report import number, write_report
 from synehrgy.evaluation.validity import broken_rules
-from synehrgy.files import new_folder, write_json
+from synehrgy.files import new_folder, read_yaml, write_json
 from synehrgy.provenance import now, versions
 from synehrgy.settings import EvaluateConfig
 
@@ -54,7 +53,8 @@ def compare(real: Cohort, synthetic: Cohort, split: str = "all") -> Evaluation:
         if getattr(real.schema, part) != getattr(synthetic.schema, part):
             raise UserError(
                 f"Cohorts {real.schema.name!r} and {synthetic.schema.name!r} declare other "
-                f"{part.replace('_', ' ')}, so they cannot be compared."
+                f"{part.replace('_', ' ')}, so they cannot be compared. Were they extracted with "
+                "different settings (preprocess.profile)?"
             )
     for cohort in (real, synthetic):
         if not len(cohort.stays):
@@ -89,9 +89,13 @@ def with_oracle(found: Evaluation, ceiling: Evaluation) -> Evaluation:
     for name, table in found.tables.items():
         other = ceiling.tables[name]
         ours = [str(column) for column in other if str(column).endswith("synthetic")]
-        keys = [str(c) for c in table if not str(c).endswith(("real", "synthetic"))]
-        added = other[[*keys, *ours]].rename(columns=lambda c: c.replace("synthetic", "oracle"))
-        tables[name] = table.merge(added, on=keys, how="outer" if name == "codes" else "left")
+        if name == "codes":
+            added = other.rename(columns={"synthetic": "oracle"}).drop(columns="real")
+            tables[name] = table.merge(added, on=["system", "code"], how="outer")
+        else:
+            # Of the same schema, and so row by row about the same.
+            added = other[ours].rename(columns=lambda c: c.replace("synthetic", "oracle"))
+            tables[name] = pd.concat([table, added], axis=1)
     # A code that only one of the synthetic cohorts has is missing in the others.
     counted = tables["codes"].columns.drop(["system", "code"])
     tables["codes"][counted] = tables["codes"][counted].fillna(0.0)
@@ -115,7 +119,7 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
     synthetic, real = read_cohort(synthetic_path), read_cohort(real_path)
     split = "all"
     if real.stays["split"].notna().any():
-        split, real = config.split, real.select(split=config.split)
+        split, real = config.split, _of_split(real, config.split)
     found = compare(real, synthetic, split)
     if config.oracle is not None:
         found = with_oracle(found, compare(real, read_cohort(Path(config.oracle)), split))
@@ -141,6 +145,17 @@ def summary(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def _of_split(real: Cohort, split: str) -> Cohort:
+    chosen = real.select(split=split)
+    if not len(chosen.stays):
+        counts = real.stays["split"].value_counts()
+        raise UserError(
+            f"Cohort {real.schema.name!r} has no stay in split {split!r}; it has "
+            f"{', '.join(f'{name} ({n})' for name, n in counts.items())}. Give split=..."
+        )
+    return chosen
+
+
 def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
     if (config.run_name is None) == (config.synthetic is None):
         raise UserError("Give either model=<run> or synthetic=<folder of a cohort>.")
@@ -159,8 +174,7 @@ def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
     trained = Path(config.paths.saved_models) / name / "config.yaml"
     if config.run_name is None or not trained.exists():
         raise UserError("real=<folder of the real cohort> is needed to compare with.")
-    data: Any = OmegaConf.load(trained)
-    return synthetic, Path(data.data.path), name
+    return synthetic, Path(read_yaml(trained)["data"]["path"]), name
 
 
 def _as_json(

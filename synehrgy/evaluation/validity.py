@@ -1,5 +1,7 @@
 """How often records break rules that records should keep. Real ones break some too."""
 
+from functools import partial
+
 import pandas as pd
 
 from synehrgy.cohort import Cohort
@@ -22,6 +24,13 @@ def broken_rules(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
     }
     if any(c.name == "age" and c.kind == "continuous" for c in real.schema.covariates):
         rules["younger than at an earlier stay"] = _younger
+    for covariate in real.schema.covariates:
+        if covariate.kind == "categorical":
+            rules[f"other {covariate.name} than at the stay before"] = partial(
+                _other_level, covariate.name
+            )
+    if any(label.column == "in_hospital_mortality" for label in real.schema.labels):
+        rules["a stay after a death in hospital"] = _after_death
     share = {
         rule: {"real": find(real).mean(), "synthetic": find(synthetic).mean()}
         for rule, find in rules.items()
@@ -41,3 +50,13 @@ def _after_the_end(cohort: Cohort) -> pd.Series:
 
 def _younger(cohort: Cohort) -> pd.Series:
     return cohort.stays.groupby("subject_id")["age"].diff() < 0
+
+
+def _other_level(covariate: str, cohort: Cohort) -> pd.Series:
+    before = cohort.stays.groupby("subject_id")[covariate].shift()
+    now = cohort.stays[covariate]
+    return before.notna() & now.notna() & (now != before)
+
+
+def _after_death(cohort: Cohort) -> pd.Series:
+    return cohort.stays.groupby("subject_id")["in_hospital_mortality"].shift() == 1

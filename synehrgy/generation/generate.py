@@ -32,7 +32,7 @@ CSV_FOLDER = "csv"
 FIRST_ID = 1_000_000_000
 
 # Which use of the random numbers is meant, next to those of sampler and decoder.
-COVARIATE_STREAM = 2
+PROMPT_STREAM = 2
 
 # The cache of keys and values may take this share of the memory that is free.
 _CACHE_SHARE = 0.5
@@ -147,10 +147,21 @@ def _real_covariates(
             f"fix_covars=True draws from the cohort that the model was trained on, but {path} "
             "holds no cohort any more."
         )
-    openings = first_openings(run.tokenizer, read_cohort(path).select(split="train"))
+    grammar = run.tokenizer.grammar
+    room = run.model.config.n_ctx - int(grammar.distance[grammar.index(END_LABELS)])
+    openings = [
+        opening
+        for opening in first_openings(run.tokenizer, read_cohort(path).select(split="train"))
+        if len(opening) <= room
+    ]
+    if not openings:
+        raise UserError(
+            f"fix_covars=True: no real patient's covariates and labels leave room for a record in "
+            f"the model's context of {run.model.config.n_ctx} tokens."
+        )
 
     def prompts(patients: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
-        u = uniforms(seed, COVARIATE_STREAM, patients, 0)
+        u = uniforms(seed, PROMPT_STREAM, patients, 0)
         return [openings[i] for i in (u * len(openings)).astype(np.int64)]
 
     return prompts

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from synehrgy.cohort import is_cohort, read_schema
 from synehrgy.errors import UserError
-from synehrgy.settings import DataSettings, PreprocessSettings
+from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
 
 
 def make_cohort(
@@ -53,8 +54,25 @@ def make_cohort(
     return str(summary)
 
 
+def refuse_other_cohort(config: PreprocessConfig) -> None:
+    """Refuse to replace a cohort that was made of other raw files, unless ``overwrite=True``.
+
+    Raises:
+        UserError: names both folders of raw files.
+    """
+    path = Path(config.data.path)
+    if config.overwrite or not is_cohort(path):
+        return
+    made_of = read_schema(path)[1].get("config", {}).get("raw_dir")
+    if config.data.raw_dir is not None and made_of != config.data.raw_dir:
+        raise UserError(
+            f"{path} holds a cohort of {made_of}, not of {config.data.raw_dir}. overwrite=True "
+            "replaces it; data.path=<folder> writes elsewhere."
+        )
+
+
 def simulated_cohort(
-    path: Path, n_patients: int, seed: int, profile: str = "paper", progress: bool = True
+    path: str | Path, n_patients: int, seed: int, profile: str = "paper", progress: bool = True
 ) -> Path:
     """Fresh patients of the simulated hospital as a cohort: with another seed, the oracle.
 

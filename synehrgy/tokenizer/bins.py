@@ -54,6 +54,12 @@ def find_bins(values: ArrayLike, edges: Edges) -> NDArray[np.int64]:
     return np.clip(found, 0, len(edges) - 2)
 
 
+def n_outside(values: ArrayLike, edges: Edges) -> int:
+    """How many values lie outside the edges; decoding can not bring these back."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return int(((numbers < edges[0]) | (numbers > edges[-1])).sum())
+
+
 def draw_values(
     bins: NDArray[np.int64], edges: Edges, uniform: NDArray[np.float64]
 ) -> NDArray[np.float64]:

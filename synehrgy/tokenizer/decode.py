@@ -23,6 +23,7 @@ from synehrgy.tokenizer.tokenizer import (
 
 # Which use of the random numbers is meant, next to those of the sampler.
 VALUE_STREAM = 1
+COVARIATE_STREAM = 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def decode(
     """Turn records back into tables.
 
     Values, covariates and gaps are drawn uniformly inside their bins; the draws belong to (seed,
-    number of the record, position in it). Times are the sums of the gaps. The length of a stay is
+    number of the record, position in it), those of a covariate to (seed, number of the record,
+    covariate). Times are the sums of the gaps. The length of a stay is
     its last time point, because a record states no other; it is empty for a stay without series.
 
     Args:
@@ -134,7 +136,7 @@ def decode(
         "stay_index": pd.Series(stay_record).groupby(stay_record).cumcount().astype("int32"),
         "split": pd.Series(split, dtype="object"),
     }
-    for covariate in schema.covariates:
+    for number, covariate in enumerate(schema.covariates):
         at = of_kind(covariate_kind(covariate.name))
         edges = tokenizer.covariate_edges.get(covariate.name)
         if covariate.kind == "categorical":
@@ -144,7 +146,10 @@ def decode(
             value = np.full(n_stays, np.nan)
             if edges is not None:
                 present = index[at] < len(edges) - 1
-                value[present] = drawn(at[present], edges)
+                # One draw for all stays of a patient, so that age does not fall within its bin.
+                who = record[at[present]] + first_record
+                u = uniforms(seed, COVARIATE_STREAM, who, number)
+                value[present] = draw_values(index[at[present]], edges, u)
             columns[covariate.name] = value
     for label in schema.labels:
         at = of_kind(label_kind(label.column))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from synehrgy.cohort import SPLITS, Cohort
 from synehrgy.errors import UserError
 from synehrgy.tokenizer import grammar as g
-from synehrgy.tokenizer.bins import find_bins
+from synehrgy.tokenizer.bins import find_bins, n_outside
 from synehrgy.tokenizer.tokenizer import (
     Tokenizer,
     covariate_kind,
@@ -31,6 +31,8 @@ class Records:
         subject_ids: int64 [n].
         splits: int8 [n]; index into ``SPLITS``, -1 for none.
         dropped: rows of the cohort that have no token, by reason.
+        clipped: numbers outside the edges, which are now in the first or last bin, by what they
+            are.
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -38,6 +40,7 @@ class Records:
     subject_ids: NDArray[np.int64]
     splits: NDArray[np.int8]
     dropped: dict[str, int] = field(default_factory=dict)
+    clipped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.subject_ids)
@@ -65,11 +68,12 @@ def encode(tokenizer: Tokenizer, cohort: Cohort) -> Records:
     _check_schema(tokenizer, cohort)
     stays = cohort.stays
     n = len(stays)
-    covariates, dropped_covariates = _covariate_tokens(tokenizer, stays)
+    clipped: dict[str, int] = {}
+    covariates, dropped_covariates = _covariate_tokens(tokenizer, stays, clipped)
     outcomes = _outcome_tokens(tokenizer, stays)
     positive, phenotypes = _phenotype_tokens(tokenizer, stays)
     code_stay, code_tokens, dropped_codes = _code_tokens(tokenizer, cohort)
-    series_stay, series_tokens, dropped_values = _series_tokens(tokenizer, cohort)
+    series_stay, series_tokens, dropped_values = _series_tokens(tokenizer, cohort, clipped)
 
     n_codes = np.bincount(code_stay, minlength=n)
     n_series = np.bincount(series_stay, minlength=n)
@@ -122,6 +126,7 @@ def encode(tokenizer: Tokenizer, cohort: Cohort) -> Records:
             "values of series unseen in training": dropped_values,
             "covariates unseen in training (encoded as missing)": dropped_covariates,
         },
+        clipped,
     )
 
 
@@ -135,7 +140,9 @@ def _check_schema(tokenizer: Tokenizer, cohort: Cohort) -> None:
             )
 
 
-def _covariate_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> tuple[NDArray[np.int64], int]:
+def _covariate_tokens(
+    tokenizer: Tokenizer, stays: pd.DataFrame, clipped: dict[str, int]
+) -> tuple[NDArray[np.int64], int]:
     """Tokens, shape [stay, covariate], and how many values had to be encoded as missing."""
     columns = []
     unseen = 0
@@ -156,6 +163,7 @@ def _covariate_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> tuple[NDArra
             missing = np.ones(len(stays), dtype=bool)
         else:
             found = find_bins(column.fillna(edges[0]), edges)
+            clipped[covariate.name] = n_outside(column, edges)
         # The token that says "missing" is the last of its kind.
         found = np.where(missing, tokenizer.size[kind] - 1, found)
         columns.append(tokenizer.first[kind] + found)
@@ -165,7 +173,12 @@ def _covariate_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> tuple[NDArra
 def _outcome_tokens(tokenizer: Tokenizer, stays: pd.DataFrame) -> NDArray[np.int64]:
     """Shape [stay, outcome]."""
     labels = tokenizer.schema.labels_of("outcome")
-    columns = [stays[x.column].to_numpy() + tokenizer.token(label_kind(x.column)) for x in labels]
+    # In int64: the labels' own int8 has no room for the numbers of tokens.
+    states = [stays[label.column].to_numpy(dtype=np.int64) for label in labels]
+    columns = [
+        tokenizer.token(label_kind(label.column)) + state
+        for label, state in zip(labels, states, strict=True)
+    ]
     return np.array(columns, dtype=np.int64).reshape(len(columns), len(stays)).T
 
 
@@ -209,14 +222,14 @@ def _code_tokens(
 
 
 def _series_tokens(
-    tokenizer: Tokenizer, cohort: Cohort
+    tokenizer: Tokenizer, cohort: Cohort, clipped: dict[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Row of the stay and token of each value and gap, in record order, and values with none."""
     rows = cohort.measurements
     variable = rows["variable"].astype("category").cat
     place = pd.Index(tokenizer.variables).get_indexer(variable.categories)
     place = np.append(place, -1)[variable.codes.to_numpy()]
-    token = _value_tokens(tokenizer, rows, place)
+    token = _value_tokens(tokenizer, rows, place, clipped)
 
     kept = np.flatnonzero(token >= 0)
     dropped = len(rows) - len(kept)
@@ -236,7 +249,9 @@ def _series_tokens(
 
     first_row = np.flatnonzero(new_point)
     since = np.where(new_stay[first_row], 0.0, np.roll(hours[first_row], 1))
-    gap = tokenizer.token(g.GAP) + find_bins(hours[first_row] - since, tokenizer.gap_edges)
+    elapsed = hours[first_row] - since
+    gap = tokenizer.token(g.GAP) + find_bins(elapsed, tokenizer.gap_edges)
+    clipped["gaps"] = n_outside(elapsed, tokenizer.gap_edges)
 
     # Values move back by one place for each gap that stands before them.
     out_token = np.empty(len(kept) + len(first_row), dtype=np.int64)
@@ -249,7 +264,7 @@ def _series_tokens(
 
 
 def _value_tokens(
-    tokenizer: Tokenizer, rows: pd.DataFrame, place: NDArray[np.int64]
+    tokenizer: Tokenizer, rows: pd.DataFrame, place: NDArray[np.int64], clipped: dict[str, int]
 ) -> NDArray[np.int64]:
     """Token of each row of measurements, -1 where the vocabulary has none."""
     token = np.full(len(rows), -1, dtype=np.int64)
@@ -266,5 +281,7 @@ def _value_tokens(
             index = pd.Index(levels[name]).get_indexer(level.categories)
             token[mine] = first + index[level.codes.to_numpy()[mine]]
         elif name in tokenizer.variable_edges:
-            token[mine] = first + find_bins(value[mine], tokenizer.variable_edges[name])
+            edges = tokenizer.variable_edges[name]
+            token[mine] = first + find_bins(value[mine], edges)
+            clipped["values"] = clipped.get("values", 0) + n_outside(value[mine], edges)
     return token

@@ -84,21 +84,25 @@ def as_preprocessed(cohort_path: Path, overrides: TokenOverrides) -> TokenSettin
     return replace(settings, **{k: v for k, v in asdict(overrides).items() if v is not None})
 
 
-def lengths_report(records: Records) -> str:
-    """Token count, length percentiles and what truncation at common contexts would lose."""
+def lengths_report(records: Records, n_ctx: int | None = None) -> str:
+    """Token count, length percentiles and what truncation at contexts, n_ctx too, would lose."""
     lengths = records.lengths
     total = int(lengths.sum())
     if not total:
         return "0 tokens"
     at = [5, 25, 50, 75, 95, 100]
     percentiles = zip(at, np.percentile(lengths, at), strict=True)
-    lost = [(n, np.maximum(lengths - n, 0).sum() / total) for n in _REPORTED_CONTEXTS]
+    contexts = sorted({*_REPORTED_CONTEXTS, n_ctx or _REPORTED_CONTEXTS[0]})
+    lost = [(n, np.maximum(lengths - n, 0).sum() / total) for n in contexts]
     lines = [
         f"{total:,} tokens in {len(records):,} records, {lengths.mean():,.0f} on average",
         "tokens per record by percentile: " + "  ".join(f"{p}%: {v:,.0f}" for p, v in percentiles),
         "tokens lost if cut at n_ctx:     " + "  ".join(f"{n}: {share:.1%}" for n, share in lost),
     ]
     lines += [f"no token for {n:,} {what}" for what, n in records.dropped.items() if n]
+    clipped = [f"{what} {n:,}" for what, n in records.clipped.items() if n]
+    if clipped:
+        lines.append(f"outside the bins, moved to the first or last one: {', '.join(clipped)}")
     return "\n".join(lines)
 
 
@@ -130,7 +134,8 @@ def _write(folder: Path, fingerprint: str, tokenizer: Tokenizer, records: Record
         for name in _ARRAYS:
             np.save(aside / f"{name}.npy", getattr(records, name), allow_pickle=False)
         tokenizer.save(aside / TOKENIZER_FILE)
-        meta: dict[str, Any] = {"fingerprint": fingerprint, "dropped": records.dropped}
+        counts = {"dropped": records.dropped, "clipped": records.clipped}
+        meta: dict[str, Any] = {"fingerprint": fingerprint, **counts}
         write_json(aside / _META_FILE, meta)
 
 
@@ -144,5 +149,6 @@ def _open(folder: Path, fingerprint: str) -> TokenStore:
             raise UserError(
                 f"{file} cannot be read ({error}). Delete {folder} and run the command again."
             ) from None
-    records = Records(**arrays, dropped=read_json(folder / _META_FILE)["dropped"])
+    meta = read_json(folder / _META_FILE)
+    records = Records(**arrays, dropped=meta["dropped"], clipped=meta["clipped"])
     return TokenStore(folder, fingerprint, Tokenizer.load(folder / TOKENIZER_FILE), records)

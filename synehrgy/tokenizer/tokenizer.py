@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.cohort import Cohort, Covariate, Schema
-from synehrgy.errors import UserError
+from synehrgy.errors import UserError, nearest
 from synehrgy.files import read_json, write_text
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer.bins import Edges, fit_edges
@@ -85,6 +85,15 @@ class Tokenizer:
         _check_edges("gap_edges", settings.gap_edges)
         if settings.gap_edges[0] < 0:
             raise UserError(f"preprocess.gap_edges begin below 0: {settings.gap_edges}.")
+
+        numbers = {c.name for c in schema.covariates if c.kind == "continuous"}
+        # The default edges may name a covariate that this cohort lacks; others are a mistake.
+        for name in settings.covariate_edges.keys() - TokenSettings().covariate_edges.keys():
+            if name not in numbers:
+                raise UserError(
+                    f"preprocess.covariate_edges.{name}: the cohort has no continuous covariate "
+                    f"of this name.{nearest(name, numbers)}"
+                )
 
         def fitted(values: pd.Series) -> Edges:
             return fit_edges(

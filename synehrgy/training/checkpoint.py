@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from synehrgy.errors import UserError, nearest
-from synehrgy.files import read_json, write_json, write_text
+from synehrgy.files import read_json, read_yaml, write_json, write_text
 from synehrgy.model import GPT, GPTConfig
 from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
 
@@ -87,5 +87,5 @@ def load_run(folder: Path, device: torch.device) -> Run:
             f"{folder}: the model knows {model.config.vocab_size} tokens, the tokenizer "
             f"{len(tokenizer.vocabulary)}; they do not belong together."
         )
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
+    config = read_yaml(folder / CONFIG_FILE)
     return Run(folder, model.to(device).eval(), tokenizer, config)

@@ -41,14 +41,14 @@ def train(config: TrainConfig) -> Path:
     """Train a model on the tokens of a cohort and keep the best weights.
 
     Writes ``<paths.saved_models>/<run_name>/``: config.yaml, tokenizer.json, model.json,
-    model.safetensors (of the epoch with the lowest validation loss), metrics.jsonl (a line per
-    epoch) and, at the end, run.json.
+    model.safetensors (of the epoch with the lowest validation loss so far), metrics.jsonl (a line
+    per epoch) and run.json (what made the run; "finished" is null until it has).
 
     Returns:
         The folder of the run.
 
     Raises:
-        UserError: data not preprocessed, an empty split, a finished run of the same name.
+        UserError: data not preprocessed, an empty split, a run of the same name.
     """
     device = pick_device(config.device)
     data = Path(config.data.path)
@@ -65,12 +65,42 @@ def train(config: TrainConfig) -> Path:
     print(
         f"{config.model.name}: {model.n_parameters / 1e6:.2f} M parameters, vocabulary of "
         f"{model.config.vocab_size:,}, on {device}; {len(rows['train']):,} train and "
-        f"{len(rows['val']):,} validation records\n{lengths_report(store.records)}"
+        f"{len(rows['val']):,} validation records"
     )
+    print(lengths_report(store.records, config.hparams.n_ctx))
+    about = {
+        "started": now(),
+        "finished": None,
+        "seed": config.seed,
+        "device": str(device),
+        "versions": versions(),
+        "tokens_fingerprint": store.fingerprint,
+        "n_parameters": model.n_parameters,
+    }
+    write_json(folder / RUN_FILE, about)
     save_config(folder, config)
     store.tokenizer.save(folder / TOKENIZER_FILE)
 
-    best, best_epoch, started, began = math.inf, 0, now(), time.perf_counter()
+    began = time.perf_counter()
+    try:
+        result = _fit(trainer, rows, folder)
+    except KeyboardInterrupt:
+        if (folder / MODEL_FILE).exists():
+            print(f"\nThe best model so far is in {folder}.")
+        raise
+    result |= {"finished": now(), "seconds": round(time.perf_counter() - began, 1)}
+    write_json(folder / RUN_FILE, about | result)
+    return folder
+
+
+def _fit(trainer: "Trainer", rows: dict[str, NDArray[np.int64]], folder: Path) -> dict[str, Any]:
+    """Train until the last epoch or out of patience; the best weights are saved on the way.
+
+    Returns:
+        Epochs done, the best of them and its validation loss and perplexity.
+    """
+    config, model = trainer.config, trainer.model
+    best, best_epoch = math.inf, 0
     with Tracker(
         folder / METRICS_FILE, config.wandb.project, config.run_name, asdict(config)
     ) as tracker:
@@ -96,24 +126,12 @@ def train(config: TrainConfig) -> Path:
             elif epoch - best_epoch >= config.train.patience:
                 tqdm.write(f"No better validation loss in {config.train.patience} epochs: stopped.")
                 break
-    write_json(
-        folder / RUN_FILE,
-        {
-            "started": started,
-            "finished": now(),
-            "seconds": round(time.perf_counter() - began, 1),
-            "seed": config.seed,
-            "device": str(device),
-            "versions": versions(),
-            "tokens_fingerprint": store.fingerprint,
-            "n_parameters": model.n_parameters,
-            "epochs": epoch,
-            "best_epoch": best_epoch,
-            "val_loss": best,
-            "val_perplexity": perplexity(best),
-        },
-    )
-    return folder
+    return {
+        "epochs": epoch,
+        "best_epoch": best_epoch,
+        "val_loss": best,
+        "val_perplexity": perplexity(best),
+    }
 
 
 class Trainer:
@@ -247,19 +265,19 @@ def perplexity(loss: float) -> float:
 
 def _claim_folder(config: TrainConfig) -> Path:
     folder = Path(config.paths.saved_models) / config.run_name
-    if (folder / RUN_FILE).exists() and not config.overwrite:
-        when = read_json(folder / RUN_FILE).get("finished", "earlier")
-        raise UserError(
-            f"There is already a run {config.run_name!r} in {folder}, finished {when}. Choose "
-            "another run_name, or overwrite=True to replace it."
-        )
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / "config.yaml").exists():
-            raise UserError(f"{folder} is not the folder of a run; choose another run_name.")
-        if (folder / MODEL_FILE).exists():
-            print(f"Replacing the earlier run in {folder}.")
+    if (folder / RUN_FILE).exists():
+        finished = read_json(folder / RUN_FILE)["finished"]
+        if not config.overwrite:
+            state = f"finished {finished}" if finished else "which has not finished"
+            raise UserError(
+                f"There is already a run {config.run_name!r} in {folder}, {state}. Choose "
+                "another run_name, or overwrite=True to replace it."
+            )
+        print(f"Replacing the earlier run in {folder}.")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not the folder of a run; choose another run_name.")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

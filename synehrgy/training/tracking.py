@@ -1,6 +1,7 @@
 """Where the numbers of a run go: metrics.jsonl always, Weights & Biases when a key is there."""
 
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,9 @@ class Tracker:
 
     def log(self, **metrics: float) -> None:
         """Record the metrics of one epoch."""
-        self._file.write(json.dumps(metrics) + "\n")
+        # JSON has no word for what is not finite, as the loss of a diverged training.
+        content = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._file.write(json.dumps(content, allow_nan=False) + "\n")
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(metrics, step=int(metrics["epoch"]))

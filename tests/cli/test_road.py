@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from synehrgy.cohort import read_cohort
+from tests.cohorts import small_cohort, write
 from tests.conftest import SHARED
 from tests.sources.raw_database import (
     admission,
@@ -89,16 +91,17 @@ def road(tmp_path_factory):
 
 
 def test_each_command_says_where_and_what_next(road):
-    _, (preprocessed, trained, generated, evaluated) = road
-    assert "Cohort and tokens: cohort" in preprocessed
-    assert "Next: python train.py data=mimic3 run_name=<a name> data.path=cohort" in preprocessed
+    here, (preprocessed, trained, generated, evaluated) = road
+    assert f"Cohort and tokens: {here}/cohort" in preprocessed
+    assert "Next: python train.py data=mimic3 run_name=<a name>" in preprocessed
+    assert f"data.path={here}/cohort" in preprocessed
     assert "tokens per record by percentile" in preprocessed
-    assert "Model: results/saved_models/first" in trained
+    assert f"Model: {here}/results/saved_models/first" in trained
     assert "Next: python generate.py model=first" in trained
     assert "perplexity" in trained
-    assert "Synthetic patients: results/synthetic/first" in generated
+    assert f"Synthetic patients: {here}/results/synthetic/first" in generated
     assert "Next: python evaluate.py model=first" in generated
-    assert "Results: results/results/first" in evaluated
+    assert f"Results: {here}/results/results/first" in evaluated
     assert "code_prevalence_r/union" in evaluated
 
 
@@ -128,6 +131,29 @@ def test_next_command_is_one_that_works(road):
     here, (_, _, generated, _) = road
     command = generated.split("Next: python ")[1].splitlines()[0].split()
     assert "Results: " in run(*command, cwd=here)
+
+
+def test_a_run_can_be_evaluated_from_any_folder(road, tmp_path):
+    """Paths were relative to the folder of the first command; the run remembers which."""
+    here, _ = road
+    paths = [f"paths.{name}={here}/results/{name}" for name in ("saved_models", "synthetic")]
+    said = run("evaluate.py", "model=first", *paths, "paths.results=~here", cwd=tmp_path)
+    assert "Heart Rate" in said
+
+
+def test_a_cohort_of_other_files_is_not_replaced(road):
+    here, _ = road
+    write_database(raw_patients(40), here / "other (raw)")
+    other = ["preprocess.py", "data=mimic3", "data.path=cohort", "data.raw_dir=other (raw)"]
+    before = (here / "cohort" / "cohort.json").read_bytes()
+    assert f"holds a cohort of {here}/raw, not of {here}/other (raw)" in run(
+        *other, cwd=here, code=1
+    )
+    assert (here / "cohort" / "cohort.json").read_bytes() == before
+    elsewhere = [*other[:2], "data.path=cohort (2)", other[3]]
+    assert f"data.path='{here}/cohort (2)'" in run(*elsewhere, cwd=here)
+    shutil.rmtree(here / "other (raw)")
+    shutil.rmtree(here / "cohort (2)")
 
 
 def test_refusals(road):
@@ -169,6 +195,26 @@ def test_help_reads_well(script, tmp_path):
     assert f"Usage: python {script}.py key=value ..." in said
     assert "paths.results=Results" in said
     assert f"python {script}.py " in said.split("Examples:")[1]
+
+
+def test_the_whole_configuration_is_printed_as_the_help_says(tmp_path):
+    said = run("train.py", "--cfg", "job", "run_name=x", "hparams.n_ctx=77", cwd=tmp_path)
+    assert "n_ctx: 77" in said
+    assert "Print the whole configuration with --cfg job" in run("train.py", "-h", cwd=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    """Also in a sweep: words, not a traceback."""
+    write(small_cohort(20), tmp_path / "cohort")
+    (tmp_path / "file").write_text("not a folder")
+    folders = [f"{x}={tmp_path / 'cohort'}" for x in ("real", "synthetic")]
+    wrong = [*folders, f"paths.results={tmp_path / 'file'}"]
+    assert "file" in run("evaluate.py", *wrong, cwd=tmp_path, code=1)
+    models = f"paths.saved_models={tmp_path / 'file'}"
+    data = f"data.path={tmp_path / 'cohort'}"
+    sweep = ["train.py", "--multirun", "run_name=x", data, models, "model=gpt_tiny"]
+    said = run(*sweep, f"paths.results={tmp_path / 'results'}", cwd=tmp_path, code=1)
+    assert "Error: " in said
 
 
 def test_sweeps_run_by_hydra(cohort_folder, tmp_path):

@@ -223,6 +223,23 @@ def test_patients_who_grow_younger_are_seen():
     assert broken([stay(1, age=60.0), *unknown, stay(3, 2, age=40.0)])[rule] == 0
 
 
+def test_patients_whose_sex_changes_are_seen():
+    rule = "other gender than at the stay before"
+    other = [*stay(2, index=1)[:6], "M", *stay(2)[7:]]
+    unknown = [*stay(2, index=1)[:6], None, *stay(2)[7:]]
+    assert broken([stay(1), other])[rule] == 0.5
+    assert broken([stay(1), unknown])[rule] == 0
+    assert broken([stay(1), stay(2, index=1), stay(3, 3)])[rule] == 0
+
+
+def test_patients_who_come_back_from_death_are_seen():
+    rule = "a stay after a death in hospital"
+    dead = [*stay(1)[:7], 1, *stay(1)[8:]]
+    assert broken([dead, stay(2, index=1)])[rule] == 0.5
+    assert broken([dead, stay(2, 2)])[rule] == 0
+    assert broken([stay(1), stay(2, index=1)])[rule] == 0
+
+
 def test_age_in_levels_is_not_compared():
     schema = Schema(
         "s", "test", covariates=[Covariate("age", "categorical", levels=["old", "new"])]

@@ -41,6 +41,15 @@ def done(folder):
     )
 
 
+def test_a_split_that_the_real_cohort_lacks(tmp_path):
+    only_train = small_cohort(10)
+    only_train.stays["split"] = "train"
+    write(only_train, tmp_path / "real")
+    both = [f"{name}={tmp_path / 'real'}" for name in ("real", "synthetic")]
+    with pytest.raises(UserError, match=r"no stay in split 'test'; it has train \(\d+\)"):
+        evaluate(config_of(tmp_path, *both))
+
+
 def refuse_nan(name):
     raise AssertionError(f"{name} is not JSON")
 

@@ -14,7 +14,9 @@ from synehrgy.generation import generate as module
 from synehrgy.generation.generate import FIRST_ID, first_openings, generate
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, encode, find_faults
+from synehrgy.training.loop import train
 from tests.cohorts import small_cohort
+from tests.conftest import train_overrides
 
 
 def settings_for(trained, synthetic, *more):
@@ -110,6 +112,22 @@ def test_fixed_covariates_are_those_of_real_patients(trained, cohort_folder, tmp
     assert len(made) > len(openings) / 3
     free = generate(settings_for(trained, tmp_path / "free", "n_samples=300"))
     assert not {tuple(o) for o in first_openings(tokenizer, read_cohort(free))} <= openings
+
+
+def test_fixed_covariates_that_leave_no_room_are_refused(cohort_folder, tmp_path):
+    overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=16", "train.epochs=1")
+    folder = train(compose("train", overrides))
+    openings = first_openings(
+        Tokenizer.load(folder / "tokenizer.json"), read_cohort(cohort_folder).select(split="train")
+    )
+    longest = max(map(len, openings))
+    generate(settings_for(folder, tmp_path / "out", "fix_covars=True"))
+    module_room = longest + 3
+    assert module_room <= 16
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "first_openings", lambda *_: [np.zeros(14, dtype=np.int64)])
+        with pytest.raises(UserError, match="leave room for a record"):
+            generate(settings_for(folder, tmp_path / "none", "fix_covars=True"))
 
 
 def test_openings_end_with_the_labels():

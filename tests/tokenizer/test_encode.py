@@ -287,3 +287,51 @@ def test_every_section_is_closed_in_every_admission():
     for closer in (g.END_COVARIATES, g.END_LABELS, g.END_CODES, g.END_SERIES, g.END_ADMISSION):
         assert np.sum(records.tokens == tokenizer.token(closer)) == len(cohort.stays)
     assert np.sum(records.tokens == tokenizer.token(g.START)) == cohort.n_patients
+
+
+def test_labels_far_up_in_the_vocabulary():
+    """Labels are stored in 8 bits; the numbers of their tokens need more."""
+    levels = [f"level {i}" for i in range(300)]
+    schema = Schema(
+        "many",
+        "test",
+        covariates=[Covariate("ward", "categorical", levels=levels)],
+        labels=[Label("died", "Died", "outcome"), Label("ill", "Ill", "phenotype")],
+    )
+    stays = [(i, i, None, 0, "train", levels[i], i % 2, 1, None) for i in range(4)]
+    cohort = build(schema, stays, [], [])
+    tokenizer = Tokenizer.fit(cohort)
+    records = encode(tokenizer, cohort)
+    said = [tokenizer.vocabulary[token] for token in records[1]]
+    assert said[1:6] == ["ward=level 1", "</covar>", "died=1", "ill", "</label>"]
+    assert decode(tokenizer, records).stays["died"].tolist() == [0, 1, 0, 1]
+
+
+def test_numbers_outside_the_bins_are_counted():
+    schema = Schema(
+        "tails",
+        "test",
+        covariates=[Covariate("age", "continuous")],
+        variables=[Variable("Heart Rate", "continuous")],
+    )
+    stays = [(1, 1, None, 0, "train", 50.0, None), (2, 2, None, 0, "test", 12.0, None)]
+    measurements = [(1, float(i), "Heart Rate", 80.0 + i, None) for i in range(10)]
+    measurements += [(2, 1.0, "Heart Rate", 30.0, None), (2, 2.0, "Heart Rate", 85.0, None)]
+    measurements += [(2, 900.0, "Heart Rate", 300.0, None)]
+    cohort = build(schema, stays, [], measurements)
+    records = encode(Tokenizer.fit(cohort), cohort)
+    assert records.clipped == {"age": 1, "values": 2, "gaps": 1}
+
+
+def test_age_does_not_fall_between_stays_of_the_same_bin():
+    cohort = small_cohort(80)
+    tokenizer = Tokenizer.fit(cohort)
+    back = decode(tokenizer, encode(tokenizer, cohort), seed=4)
+    later = back.stays["stay_index"] > 0
+    assert later.sum() > 20
+    assert (back.stays.groupby("subject_id")["age"].diff()[later] >= 0).all()
+
+
+def test_edges_for_a_covariate_that_is_not_there_are_a_mistake():
+    with pytest.raises(UserError, match=r"covariate_edges.agee: .* Did you mean 'age'"):
+        Tokenizer.fit(small_cohort(20), TokenSettings(covariate_edges={"agee": [1.0, 2.0]}))

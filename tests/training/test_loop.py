@@ -183,7 +183,7 @@ def test_a_finished_run_is_not_overwritten(cohort_folder, tmp_path):
     assert (folder / "model.safetensors").stat().st_mtime_ns != before
 
 
-def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatch):
+def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatch, capsys):
     overrides = train_overrides(cohort_folder, tmp_path, "train.epochs=3")
     original = Trainer.epoch
 
@@ -197,17 +197,22 @@ def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             train(compose("train", overrides))
     folder = tmp_path / "tiny"
-    assert (folder / "model.safetensors").exists()
-    assert not (folder / "run.json").exists()
-    train(compose("train", overrides))
+    assert f"The best model so far is in {folder}" in capsys.readouterr().out
+    assert json.loads((folder / "run.json").read_text())["finished"] is None
+    assert load_run(folder, torch.device("cpu")).model.n_parameters > 0
+    with pytest.raises(UserError, match=r"run 'tiny'.*which has not finished.*overwrite=True"):
+        train(compose("train", overrides))
+    train(compose("train", [*overrides, "overwrite=True"]))
     assert len(metrics_of(folder)) == 3
+    assert json.loads((folder / "run.json").read_text())["finished"]
 
 
 def test_a_foreign_folder_is_left_alone(cohort_folder, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "thesis.txt").write_text("years of work")
+    (tmp_path / "tiny" / "config.yaml").write_text("of something else")
     with pytest.raises(UserError, match="not the folder of a run"):
-        train(compose("train", train_overrides(cohort_folder, tmp_path)))
+        train(compose("train", train_overrides(cohort_folder, tmp_path, "overwrite=True")))
     assert (tmp_path / "tiny" / "thesis.txt").read_text() == "years of work"
 
 
@@ -254,6 +259,12 @@ def test_missing_and_damaged_runs_are_named(trained, tmp_path):
     damaged.mkdir()
     for file in trained.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "config.yaml").write_text("[")
+    with pytest.raises(UserError, match=r"config.yaml is damaged"):
+        load_run(damaged, torch.device("cpu"))
+    (damaged / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"config.yaml does not exist"):
+        load_run(damaged, torch.device("cpu"))
     weights = (damaged / "model.safetensors").read_bytes()
     (damaged / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(UserError, match="is damaged"):

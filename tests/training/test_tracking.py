@@ -72,6 +72,12 @@ def test_training_goes_on_without_their_server(tmp_path, monkeypatch, capsys):
     assert len(lines(tmp_path / "m.jsonl")) == 1
 
 
+def test_a_diverged_loss_is_still_json(tmp_path):
+    with Tracker(tmp_path / "m.jsonl", "project", "run", {}) as tracker:
+        tracker.log(epoch=1, val_loss=float("nan"), val_perplexity=float("inf"))
+    assert lines(tmp_path / "m.jsonl") == [{"epoch": 1, "val_loss": None, "val_perplexity": None}]
+
+
 def test_the_key_may_stand_in_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tracking, "REPOSITORY", tmp_path / "nowhere")

@@ -34,12 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     progress = not options.pop("no_progress")
     try:
         summary = simulate(**options, progress=progress)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
         return 1
     print(
         f"Wrote {summary.rows['PATIENTS']:,} patients and {summary.event_rows:,} event rows to "
-        f"{summary.raw_dir}. Next: python preprocess.py data=mimic3 data.raw_dir={summary.raw_dir}"
+        f"{summary.raw_dir}. Next: python preprocess.py data=mimic3 data.raw_dir={summary.raw_dir} "
+        "data.path=<folder of the cohort>"
     )
     return 0
 
