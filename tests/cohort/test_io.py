@@ -372,3 +372,14 @@ def test_dictionaries_and_large_text_of_other_writers_are_read(folder):
 
 def test_schema_of_the_small_cohort_is_the_one_written(folder):
     assert read_schema(folder)[0] == SMALL_SCHEMA
+
+
+def test_text_of_newer_arrow_kinds_is_text(tmp_path):
+    cohort = small_cohort(5)
+    write(cohort, tmp_path / "cohort")
+    file = tmp_path / "cohort" / "stays.parquet"
+    table = pq.read_table(file)
+    for kind in (pa.large_string(), pa.string_view()):
+        fields = [f.with_type(kind) if pa.types.is_string(f.type) else f for f in table.schema]
+        pq.write_table(table.cast(pa.schema(fields)), file)
+        assert_same_cohort(read_cohort(tmp_path / "cohort"), cohort)
