@@ -224,6 +224,7 @@ def scale_table(n_blocks: int, seed: int = 12345) -> dict[str, tuple[float, floa
 
 
 def main() -> None:
+    """Parse the command line, measure, print the table and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n-patients", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)

@@ -30,6 +30,7 @@ def pair(rng: np.random.Generator, chart: Chart, values: Float, rows: Rows) -> R
 
 
 def duplicate(rng: np.random.Generator, rows: Rows) -> Rows:
+    """The rows, then second values of some at the same time, numbers a little off."""
     chosen = np.flatnonzero(rng.random(len(rows)) < q.DUPLICATE_SHARE)
     again = rows.take(chosen)
     off = 1 + q.DUPLICATE_SPREAD * rng.standard_normal(len(chosen))

@@ -31,6 +31,7 @@ def _fill(
 
 
 def chart_fillers(rng: np.random.Generator, people: People, chart: Chart, n: int) -> Rows:
+    """``n`` rows of CHARTEVENTS of items that no series uses, at random times in the unit."""
     points = np.flatnonzero(chart.place == IN_UNIT)
     if len(points) == 0:
         n = 0

@@ -76,59 +76,73 @@ class Values:
         return special(self, point) if special is not None else self.plain(name, point)
 
     def intubated(self, point: Ints) -> Bools:
+        """Whether a tube is in the airway, at each time point."""
         return self.chart.intubated[self.chart.hour[point]]
 
     def diastolic(self, point: Ints) -> Float:
+        """Diastolic blood pressure in mmHg, below the systolic one."""
         systolic = self.plain("Systolic blood pressure", point)
         return np.minimum(self.plain("Diastolic blood pressure", point), systolic - LEAST_PULSE)
 
     def mean_pressure(self, point: Ints) -> Float:
+        """Mean blood pressure in mmHg, between diastolic and systolic."""
         low, high = self.diastolic(point), self.plain("Systolic blood pressure", point)
         share, spread = MEAN_PRESSURE
         noise = self.noise[SERIES_ROW["Weight"], point].clip(-3, 3)
         return low + (share + spread * noise) * (high - low)
 
     def hemoglobin(self, point: Ints) -> Float:
+        """Hemoglobin in g/dL, which follows the hematocrit."""
         noise = 1 + RELATIVE_NOISE * self.noise[SERIES_ROW["Height"], point]
         return self.plain("Hematocrit", point) / HEMATOCRIT_PER_HEMOGLOBIN * noise
 
     def red_cells(self, point: Ints) -> Float:
+        """Red blood cells in m/uL, from hematocrit and mean volume."""
         noise = 1 + RELATIVE_NOISE * self.noise[SERIES_ROW["Weight"], point]
         volume = self.plain("Mean corpuscular volume", point)
         return 10 * self.plain("Hematocrit", point) / volume * noise
 
     def inr(self, point: Ints) -> Float:
+        """INR, from the prothrombin time and the stay's reagent."""
         ratio = self.plain("Prothrombin time", point) / NORMAL_PROTHROMBIN
         return np.maximum(ratio ** self.sensitivity[self.chart.stay[point]], 0.8)
 
     def consciousness(self, point: Ints) -> Float:
+        """Hidden number behind the Glasgow components; sedation lowers it."""
         return self.normal("Consciousness", point) - SEDATION * self.intubated(point)
 
     def eye(self, point: Ints) -> Float:
+        """Eye opening, as its place in the list of levels."""
         return np.searchsorted(EYE_CUTS, self.consciousness(point)).astype(float)
 
     def motor(self, point: Ints) -> Float:
+        """Motor response, as its place in the list of levels."""
         # The limbs answer better than the eyes, and not always alike.
         shift = 0.25 + 0.2 * self.noise[SERIES_ROW["Height"], point]
         return np.searchsorted(MOTOR_CUTS, self.consciousness(point) + shift).astype(float)
 
     def verbal(self, point: Ints) -> Float:
+        """Verbal response, as its place in the list of levels; none with a tube."""
         shift = 0.15 * self.noise[SERIES_ROW["Weight"], point]
         spoken = np.searchsorted(VERBAL_CUTS, self.consciousness(point) + shift)
         return np.where(self.intubated(point), UNTESTABLE, spoken)
 
     def glasgow(self, point: Ints) -> Float:
+        """Glasgow total, 3 to 15: the sum of the three components."""
         verbal = self.verbal(point)
         spoken = np.where(verbal == UNTESTABLE, 0, verbal)
         return self.eye(point) + self.motor(point) + spoken + 3
 
     def refill(self, point: Ints) -> Float:
+        """Capillary refill: 1 where it is delayed, else 0."""
         return (self.normal("Capillary refill rate", point) > ABNORMAL_REFILL).astype(np.float64)
 
     def urine_ph(self, point: Ints) -> Float:
+        """pH of urine."""
         return self._one_of(URINE_PH, "pH", point)
 
     def urine_glucose(self, point: Ints) -> Float:
+        """Glucose of urine in mg/dL."""
         return self._one_of(URINE_GLUCOSE, "Glucose", point)
 
     def _one_of(self, values: tuple[float, ...], name: str, point: Ints) -> Float:

@@ -36,9 +36,11 @@ class Rows:
         return len(self.point)
 
     def take(self, rows: Ints | Bools) -> "Rows":
+        """These rows, by index or flag."""
         return Rows(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def with_(self, other: "Rows") -> "Rows":
+        """These rows, then those of ``other``."""
         return Rows(
             *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
         )
