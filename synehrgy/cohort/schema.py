@@ -1,5 +1,6 @@
 """What the columns of a cohort mean. Everything is declared, nothing is hard-coded."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -28,11 +29,20 @@ class Label:
     """A yes-or-no fact about a stay, stored as an int8 column of 0 and 1.
 
     An ``outcome`` is stated either way in a record; a ``phenotype`` only where it is present.
+
+    Attributes:
+        column: name of its column in the stays table.
+        title: for people.
+        kind: ``outcome`` or ``phenotype``.
+        system, codes: a label that follows from the codes is 1 exactly where the stay has any of
+            these codes of this system. Empty for a label that has other reasons.
     """
 
     column: str
     title: str
     kind: str
+    system: str | None = None
+    codes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,19 @@ class Schema:
                 _check_unique(f"levels of {what} {item.name!r}", item.levels)
         for label in self.labels:
             _check_kind("label", label.column, label.kind, ("outcome", "phenotype"))
+            if (label.system is None) == bool(label.codes):
+                raise UserError(
+                    f"label {label.column!r}: codes that define it and their system are declared "
+                    "together."
+                )
+            if label.system is not None:
+                systems = [system.name for system in self.code_systems]
+                if label.system not in systems:
+                    raise UserError(
+                        f"label {label.column!r}: {label.system!r} is no declared code system."
+                        f"{nearest(label.system, systems)}"
+                    )
+                _check_unique(f"codes of label {label.column!r}", label.codes)
         columns = [c.name for c in self.covariates] + [label.column for label in self.labels]
         _check_unique("columns of the stays table", [*FIXED_STAY_COLUMNS, *columns])
         _check_unique("variables", [v.name for v in self.variables])
@@ -130,6 +153,6 @@ def _check_unique(what: str, names: Sequence[str]) -> None:
     # A text is a sequence of texts, too.
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{what}: must be a list of non-empty text, got {names!r}.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise UserError(f"{what}: declared more than once: {', '.join(repeated)}.")

@@ -8,7 +8,7 @@ names no line in its errors, and groups in memory only.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -108,14 +108,12 @@ def extract(
             for table in tables.values()
         ],
     }
-    schema = _schema(name, series.item_sets, labels)
-    with (
-        CohortWriter(path, schema, provenance, complete) as writer,
-        _database(path, memory_limit, threads) as (connection, query_profile),
-    ):
+    with ExitStack() as stack:
+        connection, query_profile = stack.enter_context(_database(path, memory_limit, threads))
         listed, dropped = load_stays(connection, tables)
         load_codes(connection)
-        load_labels(connection, labels)
+        schema = _schema(name, series.item_sets, labels, load_labels(connection, labels))
+        writer = stack.enter_context(CohortWriter(path, schema, provenance, complete))
         load_item_sets(connection, series.item_sets)
         summary = ExtractionSummary(
             path=str(path),
@@ -150,7 +148,22 @@ def extract(
     return summary
 
 
-def _schema(name: str, item_sets: Sequence[ItemSet], labels: Sequence[LabelDefinition]) -> Schema:
+def _schema(
+    name: str,
+    item_sets: Sequence[ItemSet],
+    labels: Sequence[LabelDefinition],
+    defining: dict[str, list[str]],
+) -> Schema:
+    def declared(label: LabelDefinition) -> Label:
+        codes = defining.get(label.column, [])
+        return Label(
+            label.column,
+            label.title,
+            "outcome" if label.ccs is None else "phenotype",
+            system="icd9_diagnosis" if codes else None,
+            codes=codes,
+        )
+
     return Schema(
         name=name,
         source="mimic3",
@@ -158,10 +171,7 @@ def _schema(name: str, item_sets: Sequence[ItemSet], labels: Sequence[LabelDefin
             Covariate("age", "continuous", unit="years"),
             Covariate("gender", "categorical", levels=["F", "M"]),
         ],
-        labels=[
-            Label(label.column, label.title, "outcome" if label.ccs is None else "phenotype")
-            for label in labels
-        ],
+        labels=[declared(label) for label in labels],
         variables=[Variable(s.name, s.kind, s.unit, list(s.levels)) for s in item_sets],
         code_systems=[CodeSystem(system, CODE_TITLES[system]) for system in CODE_SYSTEMS],
     )
@@ -177,6 +187,7 @@ def _database(
         The connection, and the file that has the profile of the latest query.
     """
     path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         profile = Path(folder) / "profile.json"
         settings: dict[str, str | bool | int | float | list[str]] = {

