@@ -148,7 +148,7 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         if not key.startswith("hydra"):
             if full in GROUPS[command]:
                 _check_choice(full, value)
-            elif full not in settings and not _is_entry(full, settings):
+            elif full not in settings and _mapping_of(full, settings) is None:
                 valid = [a for a in aliases if a not in settings] + GROUPS[command] + [*settings]
                 raise UserError(
                     f"{key!r} is no setting of {command}.py.{nearest(key, valid)} "
@@ -161,9 +161,15 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
             given[full] = (key, value)
         # The short name may also be that of a group of files, which Hydra would look into.
         text = text.replace(key, full, 1)
-        # Hydra lets an entry be new in a mapping only when it is told so.
-        is_new = text.startswith(full) and full not in settings and _is_entry(full, settings)
-        plain.append(f"++{text}" if is_new else text)
+        mapping = _mapping_of(full, settings)
+        if mapping is not None and text.startswith(full):
+            # Hydra lets an entry be new in a mapping only when it is told so, and an entry that has
+            # parts itself (variables.pH.n_bins) only as a whole.
+            entry, *parts = full.removeprefix(mapping).removeprefix(".").split(".")
+            for part in reversed(parts):
+                value = f"{{{part}: {value}}}"
+            text = f"++{mapping}={{{entry}: {value}}}" if parts else f"++{text}"
+        plain.append(text)
     return plain
 
 
@@ -181,10 +187,10 @@ def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
     return parser.parse_override(text), text
 
 
-def _is_entry(key: str, settings: dict[str, Field[Any]]) -> bool:
-    """Whether a key is in a mapping, such as preprocess.covariate_edges.age; these are free."""
-    mappings = [name for name, item in settings.items() if "dict[" in str(item.type)]
-    return "." in key and key.rsplit(".", 1)[0] in mappings
+def _mapping_of(key: str, settings: dict[str, Field[Any]]) -> str | None:
+    """The mapping that a key is, or is an entry of, as preprocess.covariate_edges.age is."""
+    mappings = (name for name, item in settings.items() if "dict[" in str(item.type))
+    return next((name for name in mappings if f"{key}.".startswith(f"{name}.")), None)
 
 
 def _check_choice(name: str, value: str) -> None:

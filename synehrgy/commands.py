@@ -20,7 +20,7 @@ from synehrgy.settings import (
 def preprocess(config: PreprocessConfig) -> str:
     """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``."""
     from synehrgy.sources import make_cohort, refuse_other_cohort
-    from synehrgy.tokenizer import lengths_report, preprocess_tokens
+    from synehrgy.tokenizer import preprocess_tokens, tokens_report
 
     refuse_other_cohort(config)
     stores = []
@@ -29,7 +29,7 @@ def preprocess(config: PreprocessConfig) -> str:
         stores.append(preprocess_tokens(folder, config.preprocess))
 
     print(make_cohort(config.data, config.preprocess, add_tokens))
-    print(lengths_report(stores[0].records))
+    print(tokens_report(stores[0]))
     return (
         f"Cohort and tokens: {config.data.path}\n"
         f"Next: python train.py data={config.data.name} run_name=<a name>{_elsewhere(config)}"

@@ -54,7 +54,11 @@ def group(kind: type) -> Any:
     return field(default_factory=kind)
 
 
-BIN_TYPES = ("uniform", "quantile")
+BIN_TYPES = ("uniform", "quantile", "raw")
+CLOCKS = ("clock", "gap")
+LONG_RECORDS = ("continue", "truncate")
+VALUE_DECODINGS = ("empirical", "uniform", "center")
+RARE_CODES = ("drop", "parent", "keep")
 
 # Published edges (SynEHRgy, arXiv 2411.13428): years of age, and hours between time points.
 AGE_EDGES = [18.0, *(float(years) for years in range(20, 91, 5))]
@@ -64,23 +68,63 @@ GAP_EDGES = [
 ]
 
 
+# What may not change between the admissions of a patient, where the cohort has such a covariate.
+WITHIN_PATIENT = {"age": "rising", "gender": "constant"}
+
+
+@dataclass
+class VariableSettings:
+    """Exceptions for one series; null: as for all."""
+
+    bin_type: str | None = setting(None, "bins of this series", choices=BIN_TYPES)
+    n_bins: int | None = setting(None, "bins of this series, at most", minimum=1)
+    outlier_rule: bool | None = setting(None, "leave far tails out of its fit")
+    edges: list[float] | None = setting(None, "its bin edges, instead of fitted ones")
+
+
 @dataclass
 class TokenSettings:
     """How records become tokens."""
 
     bin_type: str = setting(
-        "uniform", "bins of continuous values: equal width, or equal counts", choices=BIN_TYPES
+        "uniform",
+        "continuous values: bins of equal width, of equal counts, or the digits themselves",
+        choices=BIN_TYPES,
     )
     n_bins: int = setting(10, "bins per continuous series, at most", minimum=1)
     outlier_rule: bool = setting(True, "leave far tails out when bin edges are fitted")
-    min_code_count: int = setting(
-        6, "drop codes that occur less often than this in the train split", minimum=1
+    variables: dict[str, VariableSettings] = setting(
+        {}, "exceptions by series: '{Heart Rate: {bin_type: raw}}'"
     )
     covariate_edges: dict[str, list[float]] = setting(
         {"age": AGE_EDGES}, "bin edges of covariates, instead of fitted ones"
     )
+    time: str = setting(
+        "clock",
+        "time points: to the minute without drift, or as published, the bin of each gap",
+        choices=CLOCKS,
+    )
     gap_edges: list[float] = setting(
-        GAP_EDGES, "bin edges of the time between two time points, in hours"
+        GAP_EDGES, "bin edges of the time between two time points, in hours, for time=gap"
+    )
+    long_records: str = setting(
+        "continue",
+        "records longer than the context: go on in further segments, or are cut as published",
+        choices=LONG_RECORDS,
+    )
+    rare_codes: str = setting(
+        "drop",
+        "codes rarer than min_code_count: drop, to their ICD parent, keep",
+        choices=RARE_CODES,
+    )
+    min_code_count: int = setting(6, "codes that occur less often than this are rare", minimum=1)
+    count_codes_in: str = setting(
+        "train",
+        "where codes are counted: the train split, or all as published",
+        choices=("train", "all"),
+    )
+    within_patient: dict[str, str] = setting(
+        WITHIN_PATIENT, "covariates that are rising, constant or free over a patient's admissions"
     )
 
 
@@ -93,6 +137,16 @@ class TokenOverrides:
     )
     n_bins: int | None = setting(None, "likewise: bins per series", minimum=1)
     outlier_rule: bool | None = setting(None, "likewise: leave far tails out of the fit")
+    variables: dict[str, VariableSettings] = setting(
+        {}, "likewise: exceptions by series, if any are given"
+    )
+    time: str | None = setting(None, "likewise: how time points are written", choices=CLOCKS)
+    long_records: str | None = setting(
+        None, "likewise: what becomes of records longer than the context", choices=LONG_RECORDS
+    )
+    rare_codes: str | None = setting(
+        None, "likewise: what becomes of rare codes", choices=RARE_CODES
+    )
     min_code_count: int | None = setting(None, "likewise: rarest code kept", minimum=1)
 
 
@@ -182,9 +236,13 @@ class ModelSettings:
 class HyperParameters:
     """Optimisation."""
 
-    n_ctx: int = setting(1024, "context: longest record in tokens; the rest is cut", minimum=16)
-    mini_batch: int = setting(64, "records per forward pass, at most", minimum=1)
-    n_accum: int = setting(2, "an optimiser step has n_accum * mini_batch records", minimum=1)
+    n_ctx: int = setting(
+        1024,
+        "context in tokens; longer records go on in further segments (preprocess.long_records)",
+        minimum=16,
+    )
+    mini_batch: int = setting(64, "records or segments per forward pass, at most", minimum=1)
+    n_accum: int = setting(2, "an optimiser step has n_accum * mini_batch of them", minimum=1)
     max_tokens: int | None = setting(
         None,
         "tokens per forward pass, at most: bounds the memory, changes no result; null: 8,192 on "
@@ -219,6 +277,25 @@ class TrainSettings:
     epochs: int = setting(20, "passes over the train split, at most", minimum=1)
     patience: int = setting(5, "epochs without a better validation loss before it stops", minimum=1)
     gclip: float = setting(1.0, "largest norm of the gradient", above=0.0)
+    label_shuffle: bool = setting(
+        False, "phenotypes in a new random order in each epoch", alias="label_shuffle"
+    )
+    ts_shuffle: bool = setting(
+        False, "values of a time point in a new random order in each epoch", alias="ts_shuffle"
+    )
+    code_shuffle: bool = setting(
+        False,
+        "codes of a stay in a new random order, within their system, in each epoch",
+        alias="code_shuffle",
+    )
+    ignore_ts: bool = setting(False, "train without the series", alias="ignore_ts")
+    mask_prob: float = setting(
+        0.0,
+        "share of input tokens that are hidden, anew in each epoch; their targets stay",
+        minimum=0.0,
+        maximum=1.0,
+        alias="mask_prob",
+    )
 
 
 @dataclass
@@ -280,6 +357,20 @@ class GenerateConfig:
     )
     bin_type: str | None = setting(
         None, "checked against the model's, when given", choices=BIN_TYPES
+    )
+    value_decoding: str = setting(
+        "empirical",
+        "numbers of a bin: as distributed in the train split, uniform as published, its center",
+        choices=VALUE_DECODINGS,
+        alias="generate.value_decoding",
+    )
+    max_segments: int = setting(
+        64, "contexts that a long record may take, at most; the last one closes it", minimum=1
+    )
+    label_contradictions: str = setting(
+        "rule_out",
+        "labels that contradict the codes that define them: not sampled, or only counted",
+        choices=("rule_out", "count"),
     )
     fix_covars: bool = setting(
         False, "take covariates and labels from real patients of the model's train split"
@@ -353,8 +444,12 @@ def walk(kind: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check(config: Any) -> None:
+def check(config: Any, prefix: str = "") -> None:
     """Refuse values outside their allowed range.
+
+    Args:
+        config: an instance of a dataclass of settings.
+        prefix: what its keys begin with, for the message.
 
     Raises:
         UserError: names the key, the value and what is allowed.
@@ -365,7 +460,13 @@ def check(config: Any) -> None:
             value = getattr(value, part)
         if value is None:
             continue
+        if isinstance(value, dict):
+            for name, entry in value.items():
+                if is_dataclass(entry):
+                    check(entry, f"{prefix}{key}.{name}.")
+            continue
         limits = item.metadata
+        key = prefix + key
         if limits["choices"] is not None and value not in limits["choices"]:
             hint = nearest(str(value), limits["choices"])
             raise UserError(

@@ -8,7 +8,15 @@ import pytest
 from synehrgy.cli import CONFIG_DIR, EXAMPLES, GROUPS, compose, help_text
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import REPOSITORY
-from synehrgy.settings import AGE_EDGES, CONFIGS, GAP_EDGES, TokenSettings, check, walk
+from synehrgy.settings import (
+    AGE_EDGES,
+    CONFIGS,
+    GAP_EDGES,
+    TokenSettings,
+    VariableSettings,
+    check,
+    walk,
+)
 
 # What each command cannot do without.
 NEEDED = {"preprocess": [], "train": ["run_name=r"], "generate": ["model=r"], "evaluate": []}
@@ -122,7 +130,13 @@ def test_wrong_type_names_the_key(command, text):
         ("generate", "bin_type=uniforms", "Did you mean 'uniform'?"),
         ("generate", "format=xlsx", "parquet, csv"),
         ("preprocess", "preprocess.min_code_count=0", "at least 1"),
-        ("preprocess", "preprocess.bin_type=raw", "uniform, quantile"),
+        ("preprocess", "preprocess.bin_type=rough", "uniform, quantile, raw"),
+        ("preprocess", "preprocess.variables.pH.n_bins=0", "at least 1"),
+        ("train", "preprocess.variables.pH.bin_type=rough", "uniform, quantile, raw"),
+        ("preprocess", "preprocess.time=hourly", "clock, gap"),
+        ("train", "preprocess.long_records=split", "continue, truncate"),
+        ("train", "train.mask_prob=1.5", "at most 1"),
+        ("generate", "value_decoding=median", "empirical, uniform, center"),
         ("preprocess", "data.source=mimik3", "Did you mean 'mimic3'?"),
         ("evaluate", "split=valid", "train, val, test"),
     ],
@@ -301,3 +315,36 @@ def test_nearest_prefers_the_same_last_part():
     assert nearest("n_ctx", ["n_ct", "hparams.n_ctx"]) == " Did you mean 'hparams.n_ctx'?"
     assert nearest("zzz", []) == " Valid: ."
     assert nearest("zzz", [f"long_name_{i}" for i in range(30)]).endswith(", ....")
+
+
+def test_exceptions_by_series_are_given_in_either_form():
+    pairs = [
+        ("{pH: {n_bins: 3}}", {"pH": VariableSettings(n_bins=3)}),
+        ("{Heart Rate: {bin_type: raw}}", {"Heart Rate": VariableSettings(bin_type="raw")}),
+        ("{pH: {edges: [7.0, 7.4]}}", {"pH": VariableSettings(edges=[7.0, 7.4])}),
+    ]
+    for command, more in (("preprocess", []), ("train", ["run_name=x"])):
+        for text, expected in pairs:
+            config = compose(command, [*more, f"preprocess.variables={text}"])
+            assert config.preprocess.variables == expected
+        dotted = ["preprocess.variables.pH.n_bins=3", "preprocess.variables.pH.bin_type=quantile"]
+        config = compose(command, [*more, *dotted])
+        both = {"pH": VariableSettings(bin_type="quantile", n_bins=3)}
+        assert config.preprocess.variables == both
+    with pytest.raises(UserError, match=r"preprocess\.variables\.pH\.bintype: .* not in"):
+        compose("preprocess", ["preprocess.variables.pH.bintype=raw"])
+
+
+def test_shuffles_have_their_published_names():
+    given = ["label_shuffle=True", "ts_shuffle=True", "code_shuffle=True", "ignore_ts=True"]
+    config = compose("train", ["run_name=x", *given, "mask_prob=0.1"]).train
+    assert config.label_shuffle
+    assert config.ts_shuffle
+    assert config.code_shuffle
+    assert config.ignore_ts
+    assert config.mask_prob == 0.1
+
+
+def test_decoding_is_named_with_and_without_its_command():
+    for key in ("value_decoding", "generate.value_decoding"):
+        assert compose("generate", ["model=x", f"{key}=center"]).value_decoding == "center"

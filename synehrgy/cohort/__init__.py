@@ -4,6 +4,7 @@ Real, simulated and synthetic patients all have this form.
 """
 
 from synehrgy.cohort.export import export_csv
+from synehrgy.cohort.icd import parents
 from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_schema
 from synehrgy.cohort.schema import (
     SPLITS,
@@ -26,6 +27,7 @@ __all__ = [
     "Variable",
     "export_csv",
     "is_cohort",
+    "parents",
     "read_cohort",
     "read_schema",
 ]

@@ -1,59 +1,222 @@
-"""Which tokens may come next: the grammar, and an end that is always reached in time."""
+"""Which tokens may come next: grammar, memory, and an end that is always reached in time."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from synehrgy.tokenizer import Tokenizer
-from synehrgy.tokenizer.grammar import END, PAD, UNREACHABLE
+from synehrgy.tokenizer.grammar import END, END_ADMISSION, END_CODES, PAD, START, UNREACHABLE
+from synehrgy.tokenizer.quantities import Digits
+from synehrgy.tokenizer.segments import longest_head
+from synehrgy.tokenizer.tokenizer import system_kind
 
 
 class Constraint:
     """Masks of allowed tokens for a batch of unfinished records.
 
-    A token is allowed if the grammar lets it follow and the record can still be finished within
-    the length limit. As long as the limit is far away this takes nothing from any valid
-    continuation. After the end of a record only padding is allowed, so that finished rows of a
-    batch need no special case.
+    A token is allowed if the grammar lets it follow, if it contradicts nothing that the record has
+    said, and if the record can still be finished, or cut to go on in another segment, within the
+    context. As long as the limit is far away this takes nothing from any valid continuation. After
+    the end of a record only padding is allowed, so that finished rows of a batch need no special
+    case.
 
     Args:
         tokenizer: whose grammar it is.
-        max_length: longest record in tokens.
+        n_ctx: context of the model.
         device: of the masks.
+        rule_out: whether labels must agree with the codes that define them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, device: torch.device):
+    def __init__(
+        self, tokenizer: Tokenizer, n_ctx: int, device: torch.device, rule_out: bool = False
+    ):
         grammar = tokenizer.grammar
+        self.tokenizer, self.n_ctx, self.device = tokenizer, n_ctx, device
+        self.n_tokens = len(tokenizer.vocabulary)
         allowed = tokenizer.allowed.copy()
-        distance = grammar.distance.copy()
         allowed[[grammar.index(END), grammar.index(PAD)], tokenizer.token(PAD)] = True
-        distance[grammar.index(PAD)] = 0
-        self.max_length = max_length
-        self.kind_of = torch.from_numpy(tokenizer.kind_of).to(device)
-        # The masks by number of tokens that may still come after the next one. From ``_far`` on
-        # the limit rules nothing out.
-        still_needed = distance[tokenizer.kind_of]
-        self._far = int(distance[distance < UNREACHABLE].max())
-        masks = [allowed & (still_needed <= room) for room in range(self._far + 1)]
-        self._masks = torch.from_numpy(np.stack(masks)).to(device)
 
-    def mask(self, last: Tensor, length: int) -> Tensor:
+        def to(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        def by_room(distance: np.ndarray, always: np.ndarray) -> Tensor:
+            """Masks by the number of tokens that may still come after the next one."""
+            distance = distance.copy()
+            distance[grammar.index(PAD)] = 0
+            needed = distance[tokenizer.kind_of]
+            far = int(distance[distance < UNREACHABLE].max())
+            return to(np.stack([allowed & ((needed <= room) | always) for room in range(far + 1)]))
+
+        # From the last of each on, the limit rules nothing out.
+        self._closing = by_room(grammar.distance, np.zeros_like(allowed))
+        # What comes after a complete time begins the next segment, if need be.
+        is_time = grammar.is_time[tokenizer.kind_of]
+        self._cutting = by_room(grammar.to_cut, grammar.is_time[:, None] & ~is_time)
+        self._head = longest_head(tokenizer)
+        self.kind_of = to(tokenizer.kind_of)
+        self.once = to(grammar.once_in_admission[tokenizer.kind_of])
+        self.variable_of = to(grammar.variable[tokenizer.kind_of])
+        self.is_time = to(is_time)
+        self.is_code = to(grammar.is_code[tokenizer.kind_of])
+        self.has_once = bool(grammar.once_in_admission.any())
+        self.n_variables = len(tokenizer.variables)
+        self.free_series = grammar.once_in_timestep and self.n_variables > 0
+        self.end_admission = tokenizer.token(END_ADMISSION)
+        self.start = tokenizer.token(START)
+        # First token, number of tokens and rule of each covariate that has one.
+        self.rules = [
+            (tokenizer.first_of_covariate(name), int(tokenizer.size[kind]), rule == "constant")
+            for name, rule in tokenizer.rules.items()
+            if not isinstance(tokenizer.covariate_numbers.get(name), Digits)
+            for kind in [tokenizer.kind_of[tokenizer.first_of_covariate(name)]]
+        ]
+        defined = tokenizer.defined_labels
+        self.n_labels = len(defined.tokens) if rule_out else 0
+        self.label_tokens = to(defined.tokens)
+        self.implied_by, self.supported_by = to(defined.implied_by), to(defined.supported_by)
+        self._implied = self.implied_by.float()
+        self._later = to(_after_support(tokenizer, defined.supported_by)).float()
+
+    def can_continue(self) -> bool:
+        """Whether the context has room for a head and a whole time point at least."""
+        return self._head + len(self._cutting) + 2 <= self.n_ctx
+
+    def mask(self, state: "RecordState", length: int, last_segment: bool) -> tuple[Tensor, Tensor]:
         """Tokens that may come next.
 
         Args:
-            last: int64 [batch]; the last token of each record.
-            length: tokens that the records have so far.
+            state: of the records.
+            length: tokens in the context so far.
+            last_segment: whether the record must end within this context.
 
         Returns:
-            bool [batch, vocabulary].
+            (mask, limited): bool [batch, vocabulary], at least one token in each row; and bool
+            [batch], where the limit left fewer tokens than the record itself.
         """
-        room = min(self.max_length - length - 1, self._far)
-        return self._masks[room][self.kind_of[last]]
+        kind = self.kind_of[state.last]
+        table = self._closing if last_segment else self._cutting
+        far = len(table) - 1
+        if last_segment:
+            room = torch.full_like(state.run, self.n_ctx - length - 1)
+        else:
+            room = self.n_ctx - self._head - state.run - 2
+        within = table[room.clamp(0, far), kind]
+        said = self._not_contradicting(state)
+        mask = within & said
+        if self.n_labels:
+            agreeing = mask & self._agreeing(state)
+            # Where no code can explain a label any more, a contradiction is better than no record.
+            mask = torch.where(agreeing.any(1, keepdim=True), agreeing, mask)
+        limited = room < far
+        if bool(limited.any()):
+            free = table[far][kind] & said
+            limited &= (within & said).sum(1) < free.sum(1)
+        return mask, limited
 
-    def free(self, last: Tensor) -> Tensor:
-        """Tokens that the grammar alone allows next, bool [batch, vocabulary]."""
-        return self._masks[self._far][self.kind_of[last]]
+    def _not_contradicting(self, state: "RecordState") -> Tensor:
+        allowed = torch.ones(len(state.last), self.n_tokens, dtype=torch.bool, device=self.device)
+        if self.has_once:
+            allowed &= state.stated != state.admission[:, None]
+        for i, (first, size, _) in enumerate(self.rules):
+            index = torch.arange(size, device=self.device)
+            fits = (index >= state.low[i][:, None]) & (index <= state.high[i][:, None])
+            allowed[:, first : first + size] &= fits
+        if self.free_series:
+            used = state.measured == state.point[:, None]
+            # The digits of a number that is being written are no second value.
+            here = self.variable_of[state.last]
+            inside = torch.arange(self.n_variables, device=self.device) == here[:, None]
+            column = self.variable_of.clamp(min=0)
+            allowed &= ~((used & ~inside)[:, column] & (self.variable_of >= 0))
+        return allowed
 
-    def is_restricting(self, length: int) -> bool:
-        """Whether the length limit may rule tokens out at this length."""
-        return self.max_length - length - 1 < self._far
+    def _agreeing(self, state: "RecordState") -> Tensor:
+        """Tokens that leave labels and codes in agreement."""
+        implying = (~state.said).float() @ self._implied > 0
+        leaving = (state.said & ~state.explained).float() @ self._later > 0
+        return ~(implying | leaving)
+
+
+def _after_support(tokenizer: Tokenizer, supported_by: np.ndarray) -> np.ndarray:
+    """Bool [label, vocabulary]: tokens after which no code can explain the label any more."""
+    after = np.zeros_like(supported_by)
+    after[:, tokenizer.token(END_CODES)] = True
+    starts = [tokenizer.token(system_kind(system)) for system in tokenizer.codes]
+    sizes = [len(codes) for codes in tokenizer.codes.values()]
+    for start, size in zip(starts, sizes, strict=True):
+        # A later system may not begin before the label is explained by an earlier one.
+        after[:, start : start + size] |= ~supported_by[:, start:].any(axis=1, keepdims=True)
+    return after
+
+
+class RecordState:
+    """What the records of a batch have said so far, as far as it restricts what may come.
+
+    Args:
+        constraint: that it is for.
+        n: records, all of them still empty.
+    """
+
+    def __init__(self, constraint: Constraint, n: int):
+        device = constraint.device
+        self._constraint = constraint
+
+        def filled(value: int | bool, *shape: int, kind: torch.dtype = torch.int64) -> Tensor:
+            return torch.full(shape, value, dtype=kind, device=device)
+
+        self.last = filled(constraint.start, n)
+        self.admission = filled(0, n, kind=torch.int32)
+        # Number of the admission in which a token was stated last.
+        n_stated = constraint.n_tokens if constraint.has_once else 0
+        self.stated = filled(-1, n, n_stated, kind=torch.int32)
+        # Tokens since the last place where the record may be cut.
+        self.run = filled(0, n)
+        self.low = [filled(0, n) for _ in constraint.rules]
+        self.high = [filled(size - 1, n) for _, size, _ in constraint.rules]
+        self.point = filled(0, n, kind=torch.int32)
+        n_measured = constraint.n_variables if constraint.free_series else 0
+        self.measured = filled(-1, n, n_measured, kind=torch.int32)
+        self.said = filled(False, n, constraint.n_labels, kind=torch.bool)
+        self.explained = filled(False, n, constraint.n_labels, kind=torch.bool)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only these records (indices), in this order."""
+        for name in ("last", "admission", "stated", "run", "point", "measured"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.said, self.explained = self.said[rows], self.explained[rows]
+        self.low, self.high = ([part[rows] for part in parts] for parts in (self.low, self.high))
+
+    def advance(self, tokens: Tensor, moving: Tensor) -> None:
+        """Add a token to each record.
+
+        Args:
+            tokens: int64 [batch].
+            moving: bool [batch]; records that the token belongs to, the others stay as they are.
+        """
+        c, at = self._constraint, tokens[:, None]
+        after_time = c.is_time[self.last] & ~c.is_time[tokens]
+        run = torch.where(after_time, 1, self.run + 1)
+        self.run = torch.where(moving, torch.where(c.is_code[tokens], 0, run), self.run)
+        if c.has_once:
+            now = torch.where((c.once[tokens] & moving)[:, None], self.admission[:, None], -1)
+            self.stated.scatter_(1, at, torch.maximum(now, self.stated.gather(1, at)))
+        for i, (first, size, constant) in enumerate(c.rules):
+            index = tokens - first
+            mine = moving & (index >= 0) & (index < size)
+            self.low[i] = torch.where(mine, index, self.low[i])
+            if constant:
+                self.high[i] = torch.where(mine, index, self.high[i])
+        self.point += (c.is_time[tokens] & moving).int()
+        if c.free_series:
+            variable = c.variable_of[tokens]
+            now = torch.where(((variable >= 0) & moving)[:, None], self.point[:, None], -1)
+            column = variable.clamp(min=0)[:, None]
+            self.measured.scatter_(1, column, torch.maximum(now, self.measured.gather(1, column)))
+        ended = (tokens == c.end_admission) & moving
+        self.admission += ended.int()
+        if c.n_labels:
+            fresh = ended[:, None]
+            mine = moving[:, None]
+            self.said = (self.said | (mine & (at == c.label_tokens))) & ~fresh
+            self.explained = (self.explained | (mine & c.supported_by[:, tokens].T)) & ~fresh
+        self.last = torch.where(moving, tokens, self.last)

@@ -1,6 +1,7 @@
 """From a configuration to a synthetic cohort on disk."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from synehrgy.generation.sampler import Sampling, sample
 from synehrgy.model import GPT, Cache
 from synehrgy.provenance import now, versions
 from synehrgy.settings import GenerateConfig
-from synehrgy.tokenizer import Tokenizer, decode, encode
+from synehrgy.tokenizer import Tokenizer, decode, encode, label_contradictions
 from synehrgy.tokenizer.grammar import END_LABELS
 from synehrgy.training.checkpoint import Run, find_run, load_run
 
@@ -73,7 +74,7 @@ def generate(config: GenerateConfig) -> Path:
     prompts = _real_covariates(run, config.seed) if config.fix_covars else None
     how = Sampling(config.temperature, config.top_k, config.top_p, config.repetition_penalty)
 
-    counts = {"records": 0, "tokens": 0, "forced_tokens": 0, "records_closed_by_limit": 0}
+    counts: Counter[str] = Counter()
     started, began = now(), time.perf_counter()
 
     def complete(aside: Path) -> None:
@@ -111,17 +112,31 @@ def generate(config: GenerateConfig) -> Path:
             how=how,
             seed=config.seed,
             prompts=prompts,
+            max_segments=config.max_segments,
+            rule_out_contradictions=config.label_contradictions == "rule_out",
             progress=lambda n: bar.update(n),
         ):
             numbers = sampled.records.subject_ids
             records = replace(sampled.records, subject_ids=numbers + FIRST_ID)
-            cohort = decode(run.tokenizer, records, config.seed, int(numbers[0]), next_stay)
+            cohort = decode(
+                run.tokenizer,
+                records,
+                config.seed,
+                int(numbers[0]),
+                next_stay,
+                config.value_decoding,
+                independent=True,
+            )
             writer.write(cohort.stays, cohort.codes, cohort.measurements)
             next_stay += len(cohort.stays)
-            counts["records"] += len(records)
-            counts["tokens"] += len(records.tokens)
-            counts["forced_tokens"] += sampled.n_forced
-            counts["records_closed_by_limit"] += sampled.n_closed
+            counts.update(
+                records=len(records),
+                tokens=len(records.tokens),
+                segments=sampled.n_segments,
+                forced_tokens=sampled.n_forced,
+                records_closed_by_limit=sampled.n_closed,
+            )
+            counts.update(label_contradictions(run.tokenizer, records))
     return out
 
 

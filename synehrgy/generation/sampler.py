@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synehrgy.draws import uniforms
-from synehrgy.generation.constraint import Constraint
+from synehrgy.generation.constraint import Constraint, RecordState
 from synehrgy.model import GPT, Cache
 from synehrgy.tokenizer import Records, Tokenizer
 from synehrgy.tokenizer.encode import NO_SPLIT
 from synehrgy.tokenizer.grammar import END, PAD, START
+from synehrgy.tokenizer.segments import Cutter
 
 # Which use of the random numbers is meant, next to those of the decoder.
 SAMPLE_STREAM = 0
@@ -100,11 +101,13 @@ class Sampled:
 
     Attributes:
         records: in the order of the patients' numbers; subject ids are these numbers.
+        n_segments: contexts that the records took.
         n_forced: tokens at which the length limit left fewer choices than the grammar.
         n_closed: records that the length limit closed.
     """
 
     records: Records
+    n_segments: int
     n_forced: int
     n_closed: int
 
@@ -119,6 +122,8 @@ def sample(
     how: Sampling | None = None,
     seed: int = 0,
     prompts: Callable[[NDArray[np.int64]], Sequence[NDArray[np.int64]]] | None = None,
+    max_segments: int = 64,
+    rule_out_contradictions: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[Sampled]:
     """Sample records that are valid and complete, whatever the model.
@@ -126,6 +131,9 @@ def sample(
     The random numbers belong to (seed, number of the patient, position), so a patient does not
     depend on the batch size. (Logits may differ in their last digits between batch sizes, as
     matrix products add up in another order.)
+
+    A record that reaches the context goes on in another segment, as in training, if the tokenizer
+    was fitted with ``long_records=continue``; the last segment allowed closes it.
 
     Args:
         model: in evaluation mode.
@@ -136,6 +144,8 @@ def sample(
         seed: of the patients.
         prompts: given numbers of patients, the first tokens of their records, ``<s>`` included;
             default ``<s>`` alone.
+        max_segments: contexts that a record may take, at most.
+        rule_out_contradictions: whether labels must agree with the codes that define them.
         progress: called with the number of patients that have just been finished.
 
     Yields:
@@ -145,87 +155,169 @@ def sample(
         ValueError: a context that no record fits in.
     """
     device = model.token_embedding.weight.device
-    constraint = Constraint(tokenizer, model.config.n_ctx, device)
+    constraint = Constraint(tokenizer, model.config.n_ctx, device, rule_out_contradictions)
     if model.config.n_ctx < tokenizer.shortest_record:
         raise ValueError(
             f"The shortest record has {tokenizer.shortest_record} tokens, the context is "
             f"{model.config.n_ctx}."
         )
+    if tokenizer.settings.long_records == "truncate" or not constraint.can_continue():
+        max_segments = 1
     for first in range(0, n, batch_size):
         patients = np.arange(first, min(n, first + batch_size))
         given = (
             prompts(patients) if prompts else [np.array([tokenizer.token(START)])] * len(patients)
         )
-        yield _sample_batch(
-            model, tokenizer, constraint, patients, given, how or Sampling(), seed, progress
+        batch = _Batch(model, constraint, patients, how or Sampling(), seed, progress)
+        yield batch.run(given, max_segments)
+
+
+class _Batch:
+    """Samples the records of some patients side by side, context after context."""
+
+    def __init__(
+        self,
+        model: GPT,
+        constraint: Constraint,
+        patients: NDArray[np.int64],
+        how: Sampling,
+        seed: int,
+        progress: Callable[[int], object] | None,
+    ):
+        self.model, self.constraint, self.tokenizer = model, constraint, constraint.tokenizer
+        self.patients, self.how, self.seed, self.progress = patients, how, seed, progress
+        self.end, self.pad = self.tokenizer.token(END), self.tokenizer.token(PAD)
+        self.device = model.token_embedding.weight.device
+        self.n_forced = self.n_closed = self.n_segments = 0
+        # The tokens of each record, context after context, heads left out.
+        self.pieces: list[list[NDArray[np.int64]]] = [[] for _ in patients]
+
+    def run(self, prompts: Sequence[NDArray[np.int64]], max_segments: int) -> Sampled:
+        """Sample until every record has ended.
+
+        Args:
+            prompts: first tokens of each record.
+            max_segments: contexts that a record may take, at most.
+        """
+        rows = np.arange(len(self.patients))
+        state = RecordState(self.constraint, len(rows))
+        vocabulary = len(self.tokenizer.vocabulary)
+        self.seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool, device=self.device)
+        heads = np.zeros(len(rows), dtype=np.int64)
+        given = [*prompts]
+        for segment in range(max_segments):
+            last = segment + 1 == max_segments
+            self.n_segments += len(rows)
+            texts, open_ = self._context(rows, given, state, segment == 0, last)
+            for row, head, text in zip(rows, heads, texts, strict=True):
+                self.pieces[row].append(text[head:])
+            rows = rows[open_]
+            if not len(rows):
+                break
+            heads, given = self._resume(rows)
+        records = [np.concatenate(pieces) for pieces in self.pieces]
+        return Sampled(
+            Records(
+                np.concatenate(records).astype(self.tokenizer.dtype),
+                np.concatenate([[0], np.cumsum([*map(len, records)])]),
+                self.patients,
+                np.full(len(self.patients), NO_SPLIT, dtype=np.int8),
+            ),
+            self.n_segments,
+            self.n_forced,
+            self.n_closed,
         )
 
+    def _resume(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+        """Head and unfinished time point that the next context of each record begins with."""
+        cutter = Cutter(self.tokenizer)
+        heads, given = [], []
+        for row in rows:
+            record = np.concatenate(self.pieces[row])
+            self.pieces[row] = [record]
+            cut = int(cutter.cuts(record)[-1])
+            begun = record[cut:]
+            given.append(np.concatenate([cutter.head(record, cut), begun]))
+            heads.append(len(given[-1]))
+        return np.array(heads), given
 
-def _sample_batch(
-    model: GPT,
-    tokenizer: Tokenizer,
-    constraint: Constraint,
-    patients: NDArray[np.int64],
-    prompts: Sequence[NDArray[np.int64]],
-    how: Sampling,
-    seed: int,
-    progress: Callable[[int], object] | None,
-) -> Sampled:
-    weight = model.token_embedding.weight
-    device, limit = weight.device, constraint.max_length
-    end, pad = tokenizer.token(END), tokenizer.token(PAD)
-    result = np.full((len(patients), limit), pad, dtype=np.int64)
-    prompt_length = np.array([len(prompt) for prompt in prompts])
-    for i, prompt in enumerate(prompts):
-        result[i, : len(prompt)] = prompt
-    shortest_prompt, longest_prompt = int(prompt_length.min()), int(prompt_length.max())
+    def _context(
+        self,
+        rows: NDArray[np.int64],
+        given: Sequence[NDArray[np.int64]],
+        state: RecordState,
+        is_first: bool,
+        is_last: bool,
+    ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+        """Fill one context of each record.
 
-    rows = np.arange(len(patients))  # rows of the result that are still in the batch
-    tokens = torch.from_numpy(result[:, :shortest_prompt]).to(device)
-    cache = Cache(model.config, len(patients), device, weight.dtype)
-    seen = torch.zeros(len(patients), weight.shape[0], dtype=torch.bool, device=device)
-    forced = torch.zeros(len(patients), dtype=torch.int64, device=device)
-    n_forced = n_closed = 0
-    length, last, new = shortest_prompt, tokens[:, -1], tokens
-    seen.scatter_(1, tokens, True)
-    while length < limit and len(rows):
-        hidden = model.hidden(new, cache)[:, -1]
-        allowed = constraint.mask(last, length)
-        distribution = probabilities(model.logits(hidden), allowed, seen, how)
-        uniform = uniforms(seed, SAMPLE_STREAM, patients[rows], length)
-        u = torch.from_numpy(uniform.astype(np.float32)).to(device).clamp(max=1 - 2**-24)
-        chosen = draw(distribution, u)
-        if length < longest_prompt:
-            prompted = torch.from_numpy(prompt_length[rows] > length).to(device)
-            given = torch.from_numpy(result[rows, length]).to(device)
-            chosen = torch.where(prompted, given, chosen)
-        if constraint.is_restricting(length):
-            free = constraint.free(last)
-            forced += (allowed.sum(1) < free.sum(1)).long()
-        result[rows, length] = chosen.cpu().numpy()
-        seen.scatter_(1, chosen[:, None], True)
-        last, new, length = chosen, chosen[:, None], length + 1
+        Args:
+            rows: records that are still open.
+            given: what the context of each begins with.
+            state: of these records; those that stay open are left in it.
+            is_first: whether what is given is the beginning of the records.
+            is_last: whether every record must end within this context.
 
-        finished = result[rows, length - 1]
-        over = (finished == pad) | (finished == end)
-        if progress is not None:
-            progress(int((finished == end).sum()))
-        if over.mean() >= _COMPACT_SHARE or over.all() or length == limit:
-            leaving = forced[torch.from_numpy(over).to(device)]
-            n_forced, n_closed = n_forced + int(leaving.sum()), n_closed + int((leaving > 0).sum())
-            staying = torch.from_numpy(np.flatnonzero(~over)).to(device)
-            rows = rows[~over]
-            cache.keep(staying)
-            last, new, seen, forced = last[staying], new[staying], seen[staying], forced[staying]
-    lengths = (result == end).argmax(axis=1) + 1
-    kept = np.arange(limit) < lengths[:, None]
-    return Sampled(
-        Records(
-            result[kept].astype(tokenizer.dtype),
-            np.concatenate([[0], np.cumsum(lengths)]),
-            patients,
-            np.full(len(patients), NO_SPLIT, dtype=np.int8),
-        ),
-        n_forced,
-        n_closed,
-    )
+        Returns:
+            The tokens of each context, and which records are still open.
+        """
+        model, limit = self.model, self.constraint.n_ctx
+        result = np.full((len(rows), limit), self.pad, dtype=np.int64)
+        n_given = np.array([len(tokens) for tokens in given])
+        for i, tokens in enumerate(given):
+            result[i, : len(tokens)] = tokens
+        # Where in its record the first token that is drawn here stands.
+        begins = np.array([sum(map(len, self.pieces[row])) for row in rows]) * (not is_first)
+        position = begins + n_given * is_first - n_given
+        at = np.arange(len(rows))  # rows of the result that are still in the batch
+        length = int(n_given.min())
+        new = torch.from_numpy(result[:, :length]).to(self.device)
+        weight = model.token_embedding.weight
+        cache = Cache(model.config, len(rows), self.device, weight.dtype)
+        forced = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
+        everyone = torch.ones(len(rows), dtype=torch.bool, device=self.device)
+        if is_first:
+            for column in range(length):
+                self._see(state, new[:, column], everyone)
+        while length < limit and len(at):
+            hidden = model.hidden(new, cache)[:, -1]
+            allowed, limited = self.constraint.mask(state, length, is_last)
+            distribution = probabilities(model.logits(hidden), allowed, self.seen, self.how)
+            uniform = uniforms(
+                self.seed, SAMPLE_STREAM, self.patients[rows[at]], position[at] + length
+            )
+            u = torch.from_numpy(uniform.astype(np.float32)).to(self.device).clamp(max=1 - 2**-24)
+            chosen = draw(distribution, u)
+            is_free = torch.from_numpy(n_given[at] <= length).to(self.device)
+            if length < n_given.max():
+                fixed = torch.from_numpy(result[at, length]).to(self.device)
+                chosen = torch.where(is_free, chosen, fixed)
+            forced += (limited & is_free).long()
+            self._see(state, chosen, is_free | is_first)
+            result[at, length] = chosen.cpu().numpy()
+            new, length = chosen[:, None], length + 1
+
+            finished = result[at, length - 1]
+            over = (finished == self.pad) | (finished == self.end)
+            if self.progress is not None:
+                self.progress(int((finished == self.end).sum()))
+            if over.mean() >= _COMPACT_SHARE or over.all() or length == limit:
+                leaving = forced[torch.from_numpy(over).to(self.device)]
+                self.n_forced += int(leaving.sum())
+                self.n_closed += int((leaving > 0).sum()) * is_last
+                staying = torch.from_numpy(np.flatnonzero(~over)).to(self.device)
+                at = at[~over]
+                cache.keep(staying)
+                state.keep(staying)
+                new, self.seen, forced = new[staying], self.seen[staying], forced[staying]
+        self.n_forced += int(forced.sum())
+        is_open = np.zeros(len(rows), dtype=bool)
+        is_open[at] = True
+        lengths = np.where(is_open, limit, (result == self.end).argmax(axis=1) + 1)
+        return [row[:n] for row, n in zip(result, lengths, strict=True)], is_open
+
+    def _see(self, state: RecordState, tokens: Tensor, moving: Tensor) -> None:
+        """Add a token to what the records have said."""
+        state.advance(tokens, moving)
+        column = tokens[:, None]
+        self.seen.scatter_(1, column, self.seen.gather(1, column) | moving[:, None])

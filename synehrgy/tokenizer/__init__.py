@@ -1,17 +1,18 @@
 """Records to tokens and back: bins, vocabulary, grammar, encoding, decoding."""
 
-from synehrgy.tokenizer.decode import Fault, decode, find_faults
+from synehrgy.tokenizer.decode import decode
 from synehrgy.tokenizer.encode import Records, encode
 from synehrgy.tokenizer.grammar import Grammar
 from synehrgy.tokenizer.store import (
     TOKENIZER_FILE,
     TokenStore,
     as_preprocessed,
-    lengths_report,
     preprocess_tokens,
     tokenise,
+    tokens_report,
 )
 from synehrgy.tokenizer.tokenizer import Tokenizer
+from synehrgy.tokenizer.validate import Fault, find_faults, label_contradictions, validate
 
 __all__ = [
     "TOKENIZER_FILE",
@@ -24,7 +25,9 @@ __all__ = [
     "decode",
     "encode",
     "find_faults",
-    "lengths_report",
+    "label_contradictions",
     "preprocess_tokens",
     "tokenise",
+    "tokens_report",
+    "validate",
 ]

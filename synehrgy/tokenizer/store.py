@@ -81,28 +81,42 @@ def as_preprocessed(cohort_path: Path, overrides: TokenOverrides) -> TokenSettin
     """The settings that the cohort was last tokenised with, changed where overrides are given."""
     file = Path(cohort_path) / TOKENIZER_FILE
     settings = Tokenizer.load(file).settings if file.exists() else TokenSettings()
-    return replace(settings, **{k: v for k, v in asdict(overrides).items() if v is not None})
+    given = {f.name: getattr(overrides, f.name) for f in fields(overrides)}
+    return replace(settings, **{k: v for k, v in given.items() if v not in (None, {})})
 
 
-def lengths_report(records: Records, n_ctx: int | None = None) -> str:
-    """Token count, length percentiles and what truncation at contexts, n_ctx too, would lose."""
+def tokens_report(store: TokenStore) -> str:
+    """Token count, lengths, what truncation at usual contexts would lose, and what has no token."""
+    records, tokenizer = store.records, store.tokenizer
     lengths = records.lengths
     total = int(lengths.sum())
     if not total:
         return "0 tokens"
     at = [5, 25, 50, 75, 95, 100]
     percentiles = zip(at, np.percentile(lengths, at), strict=True)
-    contexts = sorted({*_REPORTED_CONTEXTS, n_ctx or _REPORTED_CONTEXTS[0]})
-    lost = [(n, np.maximum(lengths - n, 0).sum() / total) for n in contexts]
+    beyond = [
+        (n, np.mean(lengths <= n), np.maximum(lengths - n, 0).sum() / total)
+        for n in _REPORTED_CONTEXTS
+    ]
+    continued = tokenizer.settings.long_records == "continue"
+    n_codes = ", ".join(f"{system} {len(codes):,}" for system, codes in tokenizer.codes.items())
     lines = [
         f"{total:,} tokens in {len(records):,} records, {lengths.mean():,.0f} on average",
+        f"vocabulary of {len(tokenizer.vocabulary):,}; codes: {n_codes or 'none'}",
         "tokens per record by percentile: " + "  ".join(f"{p}%: {v:,.0f}" for p, v in percentiles),
-        "tokens lost if cut at n_ctx:     " + "  ".join(f"{n}: {share:.1%}" for n, share in lost),
+        "records that fit into a context: " + "  ".join(f"{n}: {fit:.1%}" for n, fit, _ in beyond),
+        f"tokens beyond it ({'continued' if continued else 'cut off'}):    "
+        + "  ".join(f"{n}: {share:.1%}" for n, _, share in beyond),
     ]
-    lines += [f"no token for {n:,} {what}" for what, n in records.dropped.items() if n]
-    clipped = [f"{what} {n:,}" for what, n in records.clipped.items() if n]
-    if clipped:
-        lines.append(f"outside the bins, moved to the first or last one: {', '.join(clipped)}")
+    lines += [f"no token: {n:,} {what}" for what, n in sorted(records.dropped.items()) if n]
+    lines += [f"less exact: {n:,} {what}" for what, n in sorted(records.changed.items()) if n]
+    broken = store.tokenizer.settings.within_patient.items() - store.tokenizer.rules.items()
+    declared = {c.name for c in tokenizer.schema.covariates}
+    lines += [
+        f"{name} is not {rule} over the stays of every patient, so this is not asked of records"
+        for name, rule in sorted(broken)
+        if name in declared and rule != "free"
+    ]
     return "\n".join(lines)
 
 
@@ -134,7 +148,7 @@ def _write(folder: Path, fingerprint: str, tokenizer: Tokenizer, records: Record
         for name in _ARRAYS:
             np.save(aside / f"{name}.npy", getattr(records, name), allow_pickle=False)
         tokenizer.save(aside / TOKENIZER_FILE)
-        counts = {"dropped": records.dropped, "clipped": records.clipped}
+        counts = {"dropped": records.dropped, "changed": records.changed}
         meta: dict[str, Any] = {"fingerprint": fingerprint, **counts}
         write_json(aside / _META_FILE, meta)
 
@@ -150,5 +164,5 @@ def _open(folder: Path, fingerprint: str) -> TokenStore:
                 f"{file} cannot be read ({error}). Delete {folder} and run the command again."
             ) from None
     meta = read_json(folder / _META_FILE)
-    records = Records(**arrays, dropped=meta["dropped"], clipped=meta["clipped"])
+    records = Records(**arrays, dropped=meta["dropped"], changed=meta["changed"])
     return TokenStore(folder, fingerprint, Tokenizer.load(folder / TOKENIZER_FILE), records)

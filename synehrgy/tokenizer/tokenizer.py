@@ -1,32 +1,66 @@
 """The tokenizer: fitted on a cohort's train split, kept as one readable JSON file."""
 
+import hashlib
 import itertools
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.cohort import Cohort, Covariate, Schema
-from synehrgy.errors import UserError, nearest
+from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_text
-from synehrgy.settings import TokenSettings
-from synehrgy.tokenizer.bins import Edges, fit_edges
-from synehrgy.tokenizer.grammar import GAP, SPECIAL, START, Grammar, record_grammar
+from synehrgy.settings import TokenSettings, VariableSettings
+from synehrgy.tokenizer.clock import clock_minutes, clock_texts, clock_word
+from synehrgy.tokenizer.fitting import (
+    check_settings,
+    fit_codes,
+    fit_covariates,
+    fit_gaps,
+    fit_nullable,
+    fit_rules,
+    fit_seconds,
+    fit_variables,
+)
+from synehrgy.tokenizer.grammar import (
+    NOTHING,
+    SPECIAL,
+    START,
+    Grammar,
+    Word,
+    record_grammar,
+)
+from synehrgy.tokenizer.quantities import Bins, Digits, quantity_from_json
 
-TOKENIZER_VERSION = 1
+TOKENIZER_VERSION = 2
 
 # A bin of a series and its neighbours up to this far share the target of soft labels.
 SOFT_REACH = 3
 
+# Kinds of the tokens of time: between time points, and from the last one to the end of the stay.
+GAP, STAY = "gap", "stay"
+# How long the open admission has run, in hours: at the head of a segment that goes on with it.
+ELAPSED = "elapsed"
+ELAPSED_EDGES = np.array(
+    [0, 1, 2, 4, 8, 12, 24, 36, 48, 72, 96, 144, 192, 240, 336, 504, 720, 1440], dtype=np.float64
+)
+
+# What may come in any order, once a model has been trained so.
+FREE_LABELS, FREE_SERIES = "labels", "series"
+
 
 def covariate_kind(name: str) -> str:
-    """The kind of token that states a covariate."""
+    """The kind of token that states a covariate, or a part of it."""
     return f"covariate:{name}"
+
+
+def missing_kind(name: str) -> str:
+    """The kind of token that says that a covariate is missing."""
+    return f"missing:{name}"
 
 
 def label_kind(column: str) -> str:
@@ -40,94 +74,91 @@ def system_kind(name: str) -> str:
 
 
 def variable_kind(name: str) -> str:
-    """The kind of token that states a value of a variable."""
+    """The kind of token that states a value of a variable, or a part of it."""
     return f"variable:{name}"
+
+
+@dataclass(frozen=True)
+class DefinedLabels:
+    """Labels that follow from the codes, as tokens.
+
+    Attributes:
+        tokens: int64 [label]; the token that says that the label is there.
+        implied_by: bool [label, vocabulary]; codes that a stay without the label can not have.
+        supported_by: bool [label, vocabulary]; codes of which a stay with the label has one.
+    """
+
+    tokens: NDArray[np.int64]
+    implied_by: NDArray[np.bool_]
+    supported_by: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     """What is needed to turn records into tokens and back, and nothing else.
 
-    Tokens of one kind are numbered without a break: token ``first[kind] + i`` is the i-th bin,
-    level or code of its kind.
+    Tokens of one kind are numbered without a break, and so are the kinds of one fact: a series
+    written in bins has one kind, and token ``first[kind] + i`` is its i-th bin.
 
     Attributes:
         schema: the declared columns of the cohort it was fitted on.
         settings: how it was fitted.
-        covariate_edges, variable_edges: bin edges by name, of the continuous ones that the train
-            split has values of. Years, hours or the declared unit.
+        covariate_numbers, variable_numbers: how the continuous ones are written, by name, of those
+            that the train split has values of. Years, hours or the declared unit.
+        gaps: hours between time points, for ``time=gap``.
+        seconds: seconds within the minute of a time point, for ``time=clock``.
         codes: the codes kept, by system, in alphabetical order.
         nullable: covariates that may be missing; these have a token that says so.
+        stay_optional: whether a stay may be of unknown length.
+        rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
+        free_order: sections whose facts may come in any order: ``labels``, ``series``.
     """
 
     schema: Schema
     settings: TokenSettings
-    covariate_edges: dict[str, Edges]
-    variable_edges: dict[str, Edges]
+    covariate_numbers: dict[str, Bins | Digits]
+    variable_numbers: dict[str, Bins | Digits]
+    gaps: Bins
+    seconds: Bins
     codes: dict[str, list[str]]
     nullable: list[str] = field(default_factory=list)
+    stay_optional: bool = True
+    rules: dict[str, str] = field(default_factory=dict)
+    free_order: list[str] = field(default_factory=list)
 
     @classmethod
     def fit(cls, cohort: Cohort, settings: TokenSettings | None = None) -> "Tokenizer":
-        """Learn vocabulary and bin edges from the train split.
+        """Learn vocabulary, bins and distributions from the train split.
 
-        Whether a covariate may be missing is asked of the whole cohort, so that every stay can be
-        encoded.
+        What makes a record valid (whether a covariate may be missing, whether age ever falls) is
+        asked of the whole cohort, so that every stay can be encoded.
 
         Raises:
-            UserError: no patient in the train split, or edges that do not ascend.
+            UserError: no patient in the train split, or settings that do not fit the cohort.
         """
         settings = settings or TokenSettings()
-        schema = cohort.schema
         train = cohort.select(split="train")
         if not len(train.stays):
-            raise UserError(f"Cohort {schema.name!r} has no stay in the train split to fit on.")
-        _check_edges("gap_edges", settings.gap_edges)
-        if settings.gap_edges[0] < 0:
-            raise UserError(f"preprocess.gap_edges begin below 0: {settings.gap_edges}.")
-
-        numbers = {c.name for c in schema.covariates if c.kind == "continuous"}
-        # The default edges may name a covariate that this cohort lacks; others are a mistake.
-        for name in settings.covariate_edges.keys() - TokenSettings().covariate_edges.keys():
-            if name not in numbers:
-                raise UserError(
-                    f"preprocess.covariate_edges.{name}: the cohort has no continuous covariate "
-                    f"of this name.{nearest(name, numbers)}"
-                )
-
-        def fitted(values: pd.Series) -> Edges:
-            return fit_edges(
-                values.dropna(), settings.bin_type, settings.n_bins, settings.outlier_rule
+            raise UserError(
+                f"Cohort {cohort.schema.name!r} has no stay in the train split to fit on."
             )
-
-        covariate_edges = {}
-        for covariate in schema.covariates:
-            if covariate.kind == "continuous":
-                given = settings.covariate_edges.get(covariate.name)
-                if given is not None:
-                    _check_edges(f"covariate_edges.{covariate.name}", given)
-                    covariate_edges[covariate.name] = np.array(given, dtype=np.float64)
-                elif train.stays[covariate.name].notna().any():
-                    covariate_edges[covariate.name] = fitted(train.stays[covariate.name])
-        values = train.measurements.groupby("variable", observed=True)["value"]
-        continuous = {v.name for v in schema.variables_of("continuous")}
-        edges = {str(n): fitted(v) for n, v in values if n in continuous}
-        # The order of the groups is that of the rows' categories, which the file must not show.
-        variable_edges = dict(sorted(edges.items()))
-        counts = train.codes.groupby(["system", "code"], observed=True).size()
-        kept = counts[counts >= settings.min_code_count].index
-        codes: dict[str, list[str]] = {system.name: [] for system in schema.code_systems}
-        for system, code in kept:
-            codes[system].append(code)
-        nullable = [c.name for c in schema.covariates if cohort.stays[c.name].isna().any()]
+        check_settings(cohort.schema, settings)
         return cls(
-            schema,
+            cohort.schema,
             settings,
-            covariate_edges,
-            variable_edges,
-            {system: sorted(found) for system, found in codes.items()},
-            nullable,
+            fit_covariates(train, settings),
+            fit_variables(train, settings),
+            fit_gaps(train, settings),
+            fit_seconds(train),
+            fit_codes(cohort, train, settings),
+            fit_nullable(cohort),
+            bool(cohort.stays["los_hours"].isna().any()),
+            fit_rules(cohort, settings.within_patient),
         )
+
+    def with_free_order(self, *sections: str) -> "Tokenizer":
+        """The same tokenizer, for a model that writes these sections in any order."""
+        return replace(self, free_order=list(sections))
 
     @cached_property
     def variables(self) -> list[str]:
@@ -135,16 +166,31 @@ class Tokenizer:
         ordered = sorted(self.schema.variables, key=lambda v: (v.kind == "continuous", v.name))
         return [v.name for v in ordered]
 
+    @property
+    def has_clock(self) -> bool:
+        """Whether time is written to the minute, and the length of stay with it."""
+        return self.settings.time == "clock"
+
+    @property
+    def time_word(self) -> Word:
+        """The automaton of the time that ends a timestep."""
+        return clock_word(GAP) if self.has_clock else Word.of(GAP)
+
+    @property
+    def stay_word(self) -> Word:
+        """The automaton of the time from the last timestep to the end of the stay."""
+        return clock_word(STAY) if self.has_clock else NOTHING
+
     @cached_property
     def _names(self) -> dict[str, list[str]]:
-        """Readable text of every token, by kind, in vocabulary order."""
+        """Readable text of every token, by kind; a fact's kinds stand in the order of its word."""
         names: dict[str, list[str]] = {special: [special] for special in SPECIAL}
+
+        def add(name: str, texts: dict[str, list[str]]) -> None:
+            names.update({kind: [f"{name}={text}" for text in t] for kind, t in texts.items()})
+
         for covariate in self.schema.covariates:
-            texts = self._covariate_names(covariate)
-            if covariate.name in self.nullable:
-                texts = [*texts, "missing"]
-            kind = covariate_kind(covariate.name)
-            names[kind] = [f"{covariate.name}={text}" for text in texts]
+            add(covariate.name, self._covariate_texts(covariate))
         for label in self.schema.labels_of("outcome"):
             names[label_kind(label.column)] = [f"{label.column}={state}" for state in (0, 1)]
         for label in self.schema.labels_of("phenotype"):
@@ -153,28 +199,53 @@ class Tokenizer:
             names[system_kind(system)] = [f"{system}:{code}" for code in codes]
         levels = {v.name: v.levels for v in self.schema.variables_of("categorical")}
         for variable in self.variables:
-            texts = levels.get(variable) or _intervals(self.variable_edges.get(variable))
-            names[variable_kind(variable)] = [f"{variable}={text}" for text in texts]
-        names[GAP] = [f"{GAP}={text} h" for text in _intervals(self.gap_edges)]
+            kind, numbers = variable_kind(variable), self.variable_numbers.get(variable)
+            add(variable, numbers.texts(kind) if numbers else {kind: levels.get(variable, [])})
+        if self.has_clock:
+            names |= clock_texts(GAP, "+") | clock_texts(STAY, "discharge +")
+        else:
+            names[GAP] = [f"{GAP}={text} h" for text in self.gaps.texts(GAP)[GAP]]
+        if self.settings.long_records == "continue":
+            bounds = itertools.pairwise(ELAPSED_EDGES)
+            names[ELAPSED] = [f"{ELAPSED}=({low:g}, {high:g}] h" for low, high in bounds]
         return names
 
-    def _covariate_names(self, covariate: Covariate) -> list[str]:
-        return covariate.levels or _intervals(self.covariate_edges.get(covariate.name))
+    def _covariate_texts(self, covariate: Covariate) -> dict[str, list[str]]:
+        kind, numbers = covariate_kind(covariate.name), self.covariate_numbers.get(covariate.name)
+        texts = numbers.texts(kind) if numbers else {kind: covariate.levels}
+        if covariate.name in self.nullable:
+            texts = texts | {missing_kind(covariate.name): ["missing"]}
+        return texts
 
-    @cached_property
-    def gap_edges(self) -> Edges:
-        """Edges of the time between two time points, in hours."""
-        return np.array(self.settings.gap_edges, dtype=np.float64)
+    def covariate_word(self, name: str) -> Word:
+        """The automaton of a covariate."""
+        kind, numbers = covariate_kind(name), self.covariate_numbers.get(name)
+        word = numbers.word(kind) if numbers else Word.of(kind)
+        if name not in self.nullable:
+            return word
+        more = (missing_kind(name),)
+        return Word(word.kinds + more, word.entries + more, word.exits + more, word.arcs)
+
+    def variable_word(self, name: str) -> Word:
+        """The automaton of a value of a series."""
+        kind, numbers = variable_kind(name), self.variable_numbers.get(name)
+        return numbers.word(kind) if numbers else Word.of(kind)
 
     @cached_property
     def grammar(self) -> Grammar:
         """The automaton of this tokenizer's records."""
         return record_grammar(
-            [covariate_kind(c.name) for c in self.schema.covariates],
+            [self.covariate_word(c.name) for c in self.schema.covariates],
             [label_kind(label.column) for label in self.schema.labels_of("outcome")],
             [label_kind(label.column) for label in self.schema.labels_of("phenotype")],
             [system_kind(system) for system in self.codes],
-            [variable_kind(variable) for variable in self.variables],
+            [self.variable_word(variable) for variable in self.variables],
+            self.time_word,
+            self.stay_word,
+            [ELAPSED] if ELAPSED in self._names else [],
+            stay_optional=self.stay_optional,
+            free_labels=FREE_LABELS in self.free_order,
+            free_series=FREE_SERIES in self.free_order,
             empty=[kind for kind, names in self._names.items() if not names],
         )
 
@@ -207,6 +278,22 @@ class Tokenizer:
         """Number of the first token of a kind; of a special token, its number."""
         return int(self.first[self.grammar.index(kind)])
 
+    def first_of(self, word: Word) -> int:
+        """Number of the first token of a fact, whatever it is written in."""
+        return self.token(word.kinds[0])
+
+    def n_of(self, word: Word) -> int:
+        """How many tokens there are to state a fact."""
+        return int(sum(self.size[self.grammar.index(kind)] for kind in word.kinds))
+
+    def first_of_variable(self, name: str) -> int:
+        """Number of the first token of a series."""
+        return self.first_of(self.variable_word(name))
+
+    def first_of_covariate(self, name: str) -> int:
+        """Number of the first token of a covariate."""
+        return self.first_of(self.covariate_word(name))
+
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The smallest unsigned integer that holds every token."""
@@ -216,6 +303,43 @@ class Tokenizer:
     def allowed(self) -> NDArray[np.bool_]:
         """Tokens that may follow a token of each kind, shape [kind, vocabulary]."""
         return self.grammar.follows[:, self.kind_of]
+
+    @cached_property
+    def hours_of(self) -> NDArray[np.float64]:
+        """Hours that a token lets pass, shape [vocabulary]: those of a time, 0 for any other."""
+        hours = np.zeros(len(self.vocabulary))
+        passing = clock_minutes() / 60 if self.has_clock else self.gaps.middles
+        start = self.first_of(self.time_word)
+        hours[start : start + len(passing)] = passing
+        return hours
+
+    @cached_property
+    def defined_labels(self) -> DefinedLabels:
+        """Labels that follow from the codes, of those with such a code in the vocabulary."""
+        tokens, implied, supported = [], [], []
+        to_parent = self.settings.rare_codes == "parent"
+        for label in self.schema.labels:
+            if label.system is None:
+                continue
+            start, kept = self.token(system_kind(label.system)), self.codes[label.system]
+            defining = set(label.codes)
+            # A parent may stand for a rare code that defines the label.
+            above = {code[:end] for code in defining for end in range(1, len(code))}
+            implied_by, supported_by = np.zeros((2, len(self.vocabulary)), dtype=bool)
+            implied_by[start : start + len(kept)] = [code in defining for code in kept]
+            supported_by[start : start + len(kept)] = [
+                code in defining or (to_parent and code in above) for code in kept
+            ]
+            if supported_by.any():
+                tokens.append(self.token(label_kind(label.column)) + (label.kind == "outcome"))
+                implied.append(implied_by)
+                supported.append(supported_by)
+        shape = (len(tokens), len(self.vocabulary))
+        return DefinedLabels(
+            np.array(tokens, dtype=np.int64),
+            np.array(implied, dtype=bool).reshape(shape),
+            np.array(supported, dtype=bool).reshape(shape),
+        )
 
     def soft_targets(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Targets of soft labels as a band around the diagonal, instead of a dense matrix.
@@ -229,8 +353,8 @@ class Tokenizer:
             outside the variable have weight 0.
         """
         steps = np.arange(-SOFT_REACH, SOFT_REACH + 1)
-        continuous = {variable_kind(name) for name in self.variable_edges}
-        soft = np.array([kind in continuous for kind in self.grammar.kinds])[self.kind_of]
+        binned = {variable_kind(n) for n, q in self.variable_numbers.items() if isinstance(q, Bins)}
+        soft = np.array([kind in binned for kind in self.grammar.kinds])[self.kind_of]
         tokens = np.arange(len(self.vocabulary))[:, None] + steps
         low = self.first[self.kind_of][:, None]
         high = low + self.size[self.kind_of][:, None]
@@ -241,17 +365,22 @@ class Tokenizer:
 
     def to_json(self) -> str:
         """The whole tokenizer as text; the same tokenizer gives the same text."""
-        content = {
+        content: dict[str, Any] = {
             "tokenizer_version": TOKENIZER_VERSION,
             "schema": self.schema.to_dict(),
             "settings": asdict(self.settings),
-            "covariate_edges": {k: v.tolist() for k, v in self.covariate_edges.items()},
-            "variable_edges": {k: v.tolist() for k, v in self.variable_edges.items()},
+            "covariate_numbers": {k: v.to_json() for k, v in self.covariate_numbers.items()},
+            "variable_numbers": {k: v.to_json() for k, v in self.variable_numbers.items()},
+            "gaps": self.gaps.to_json(),
+            "seconds": self.seconds.to_json(),
             "codes": self.codes,
             "nullable": self.nullable,
+            "stay_optional": self.stay_optional,
+            "rules": self.rules,
+            "free_order": self.free_order,
             "vocabulary": self.vocabulary,
         }
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return _pretty(content | {"checksum": _checksum(content)}) + "\n"
 
     def save(self, path: Path) -> None:
         """Write the JSON file in one step."""
@@ -262,7 +391,7 @@ class Tokenizer:
         """Read a tokenizer.
 
         Raises:
-            UserError: a missing, damaged or edited file, or a version newer than this program's.
+            UserError: a missing, damaged or edited file, or one of another version.
         """
         content = read_json(path)
         version = content.get("tokenizer_version") if isinstance(content, dict) else None
@@ -273,15 +402,17 @@ class Tokenizer:
                 f"{path} has tokenizer version {version}, this program knows up to "
                 f"{TOKENIZER_VERSION}. Update synehrgy."
             )
-        try:
-            tokenizer = cls(
-                Schema.from_dict(content["schema"], str(path)),
-                TokenSettings(**content["settings"]),
-                {k: np.array(v, dtype=np.float64) for k, v in content["covariate_edges"].items()},
-                {k: np.array(v, dtype=np.float64) for k, v in content["variable_edges"].items()},
-                content["codes"],
-                content["nullable"],
+        if version < TOKENIZER_VERSION:
+            raise UserError(
+                f"{path} has tokenizer version {version}, which this program ({TOKENIZER_VERSION}) "
+                "does not read any more. Run preprocess.py again, and train.py for a model of it."
             )
+        if content.pop("checksum", None) != _checksum(content):
+            raise UserError(
+                f"{path} is damaged: its content is not what was written. Run preprocess.py again."
+            )
+        try:
+            tokenizer = cls._from_json(content, path)
             whole = tokenizer.vocabulary == content["vocabulary"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error!r}. Run preprocess.py again.") from error
@@ -292,13 +423,41 @@ class Tokenizer:
             )
         return tokenizer
 
+    @classmethod
+    def _from_json(cls, content: dict[str, Any], path: Path) -> "Tokenizer":
+        settings = TokenSettings(**content["settings"])
+        settings.variables = {
+            k: VariableSettings(**v) for k, v in content["settings"]["variables"].items()
+        }
+        return cls(
+            Schema.from_dict(content["schema"], str(path)),
+            settings,
+            {k: quantity_from_json(v) for k, v in content["covariate_numbers"].items()},
+            {k: quantity_from_json(v) for k, v in content["variable_numbers"].items()},
+            Bins.from_json(content["gaps"]),
+            Bins.from_json(content["seconds"]),
+            content["codes"],
+            content["nullable"],
+            content["stay_optional"],
+            content["rules"],
+            content["free_order"],
+        )
 
-def _intervals(edges: Edges | None) -> list[str]:
-    if edges is None:
-        return []
-    return [f"({low:.6g}, {high:.6g}]" for low, high in itertools.pairwise(edges)]
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _check_edges(name: str, edges: list[float]) -> None:
-    if len(edges) < 2 or not np.all(np.diff(edges) > 0) or not np.all(np.isfinite(edges)):
-        raise UserError(f"preprocess.{name} must be at least two ascending numbers, got {edges}.")
+def _pretty(value: Any, indent: str = "") -> str:
+    """JSON with a line per entry, in which a list of numbers takes one line."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        parts = [
+            f"{inner}{json.dumps(key, ensure_ascii=False)}: {_pretty(item, inner)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, (str, list, dict)) for item in value):
+        return "[\n" + ",\n".join(inner + _pretty(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

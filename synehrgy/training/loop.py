@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,18 @@ from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_json
 from synehrgy.model import GPT, GPTConfig, soft_cross_entropy
 from synehrgy.provenance import now, versions
-from synehrgy.settings import HyperParameters, TrainConfig
+from synehrgy.settings import HyperParameters, TrainConfig, TrainSettings
 from synehrgy.tokenizer import (
     TOKENIZER_FILE,
     Tokenizer,
     TokenStore,
     as_preprocessed,
-    lengths_report,
     tokenise,
 )
-from synehrgy.tokenizer.grammar import PAD
-from synehrgy.training.batches import IGNORE, Batch, epoch_order, pad_batches
+from synehrgy.tokenizer.segments import cut_records, without_series
+from synehrgy.tokenizer.tokenizer import FREE_LABELS, FREE_SERIES
+from synehrgy.training.augment import Augmentation
+from synehrgy.training.batches import IGNORE, Batch, Batcher, epoch_order
 from synehrgy.training.checkpoint import METRICS_FILE, MODEL_FILE, RUN_FILE, save_config, save_model
 from synehrgy.training.tracking import Tracker
 
@@ -52,22 +53,17 @@ def train(config: TrainConfig) -> Path:
     """
     device = pick_device(config.device)
     data = Path(config.data.path)
-    store = tokenise(data, as_preprocessed(data, config.preprocess))
-    rows = {split: store.of_split(split) for split in ("train", "val")}
-    for split, found in rows.items():
-        if not len(found):
-            raise UserError(f"The cohort in {config.data.path} has no patient in split {split!r}.")
+    store = as_trained(tokenise(data, as_preprocessed(data, config.preprocess)), config.train)
 
     torch.manual_seed(config.seed)
     model = _new_model(config, store.tokenizer).to(device)
-    folder = _claim_folder(config)
     trainer = Trainer(config, model, store, device)
+    folder = _claim_folder(config)
     print(
         f"{config.model.name}: {model.n_parameters / 1e6:.2f} M parameters, vocabulary of "
-        f"{model.config.vocab_size:,}, on {device}; {len(rows['train']):,} train and "
-        f"{len(rows['val']):,} validation records"
+        f"{model.config.vocab_size:,}, on {device}"
     )
-    print(lengths_report(store.records, config.hparams.n_ctx))
+    print(trainer.describe())
     about = {
         "started": now(),
         "finished": None,
@@ -83,7 +79,7 @@ def train(config: TrainConfig) -> Path:
 
     began = time.perf_counter()
     try:
-        result = _fit(trainer, rows, folder)
+        result = _fit(trainer, folder)
     except KeyboardInterrupt:
         if (folder / MODEL_FILE).exists():
             print(f"\nThe best model so far is in {folder}.")
@@ -93,7 +89,19 @@ def train(config: TrainConfig) -> Path:
     return folder
 
 
-def _fit(trainer: "Trainer", rows: dict[str, NDArray[np.int64]], folder: Path) -> dict[str, Any]:
+def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
+    """The records as they are trained on: without series if so asked, in any order if shuffled."""
+    free = {FREE_LABELS: settings.label_shuffle, FREE_SERIES: settings.ts_shuffle}
+    tokenizer = store.tokenizer.with_free_order(
+        *(name for name, is_free in free.items() if is_free)
+    )
+    records = store.records
+    if settings.ignore_ts:
+        records = without_series(tokenizer, records)
+    return replace(store, tokenizer=tokenizer, records=records)
+
+
+def _fit(trainer: "Trainer", folder: Path) -> dict[str, Any]:
     """Train until the last epoch or out of patience; the best weights are saved on the way.
 
     Returns:
@@ -105,8 +113,8 @@ def _fit(trainer: "Trainer", rows: dict[str, NDArray[np.int64]], folder: Path) -
         folder / METRICS_FILE, config.wandb.project, config.run_name, asdict(config)
     ) as tracker:
         for epoch in range(1, config.train.epochs + 1):
-            metrics = trainer.epoch(rows["train"], epoch)
-            loss = trainer.evaluate(rows["val"])
+            metrics = trainer.epoch(epoch)
+            loss = trainer.evaluate()
             better = loss < best
             metrics |= {"val_loss": loss, "val_perplexity": perplexity(loss)}
             tracker.log(**metrics)
@@ -140,31 +148,65 @@ class Trainer:
     Args:
         config: of the run.
         model: on ``device``.
-        store: tokens and tokenizer.
+        store: tokens and tokenizer, as they are trained on.
         device: where to compute.
+
+    Raises:
+        UserError: a split without patients, or a context too short for the records.
     """
 
     def __init__(self, config: TrainConfig, model: GPT, store: TokenStore, device: torch.device):
         self.config, self.model, self.store, self.device = config, model, store, device
         self.optimiser = _optimiser(model, config.hparams, device)
         self.step_size = config.hparams.mini_batch * config.hparams.n_accum
-        self.total_steps = config.train.epochs * self._steps(store.of_split("train"))
+        tokenizer, seed = store.tokenizer, config.seed
+        self.train_batches = self._batcher("train", Augmentation(tokenizer, config.train, seed))
+        self.val_batches = self._batcher("val", None)
+        n_segments = len(self.train_batches.segments)
+        self.total_steps = config.train.epochs * -(-n_segments // self.step_size)
         self.steps_done = 0
-        self.max_tokens = config.hparams.max_tokens or MAX_TOKENS[device.type == "cuda"]
         self.band: tuple[Tensor, Tensor] | None = None
         if config.loss.soft_labels:
-            tokens, weights = store.tokenizer.soft_targets()
+            tokens, weights = tokenizer.soft_targets()
             self.band = (torch.from_numpy(tokens).to(device), torch.from_numpy(weights).to(device))
 
-    def epoch(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Any]:
-        """One pass over the training records.
+    def _batcher(self, split: str, augmentation: Augmentation | None) -> Batcher:
+        config, store = self.config, self.store
+        rows = store.of_split(split)
+        if not len(rows):
+            raise UserError(f"The cohort in {config.data.path} has no patient in split {split!r}.")
+        return Batcher(
+            store.tokenizer,
+            store.records,
+            cut_records(store.tokenizer, store.records, rows, config.hparams.n_ctx),
+            config.hparams.mini_batch,
+            config.hparams.max_tokens or MAX_TOKENS[self.device.type == "cuda"],
+            augmentation,
+        )
+
+    def describe(self) -> str:
+        """How many records, segments and tokens there are of each split, and what is lost."""
+        lines = []
+        for split, batcher in (("train", self.train_batches), ("val", self.val_batches)):
+            rows, segments = self.store.of_split(split), batcher.segments
+            total = int(self.store.records.lengths[rows].sum())
+            seen = int((segments.stop - segments.start).sum())
+            lines.append(
+                f"{split}: {len(rows):,} records of {total:,} tokens in {len(segments):,} segments "
+                f"of at most {self.config.hparams.n_ctx:,}, which hold {seen / total:.1%} of them"
+            )
+        return "\n".join(lines)
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """One pass over the segments of the train split.
 
         Returns:
             Metrics: epoch, train_loss (nats per token, hard targets), train_perplexity, lr,
             tokens_per_second.
         """
         self.model.train()
-        order = epoch_order(rows, self.config.seed, epoch)
+        everything = np.arange(len(self.train_batches.segments))
+        order = epoch_order(everything, self.config.seed, epoch)
         total, n_tokens, began = 0.0, 0, time.perf_counter()
         bar = tqdm(
             range(0, len(order), self.step_size),
@@ -173,7 +215,7 @@ class Trainer:
             leave=False,
         )
         for start in bar:
-            loss, n = self._step(order[start : start + self.step_size])
+            loss, n = self._step(order[start : start + self.step_size], epoch)
             total, n_tokens = total + loss, n_tokens + n
             bar.set_postfix(perplexity=f"{perplexity(loss / max(n, 1)):.2f}")
         mean = total / max(n_tokens, 1)
@@ -186,37 +228,24 @@ class Trainer:
         }
 
     @torch.no_grad()
-    def evaluate(self, rows: NDArray[np.int64]) -> float:
-        """Mean cross-entropy over all tokens of the records, in nats per token."""
+    def evaluate(self) -> float:
+        """Mean cross-entropy over all tokens of the validation records, in nats per token."""
         self.model.eval()
         total, n_tokens = 0.0, 0
-        batches = self._batches(rows)
+        batches = self.val_batches.batches(np.arange(len(self.val_batches.segments)))
         for batch in tqdm(batches, desc="validation", unit="batch", leave=False):
             total += float(self._loss(batch)[1])
             n_tokens += batch.n_targets
         return total / max(n_tokens, 1)
 
-    def _steps(self, rows: NDArray[np.int64]) -> int:
-        return -(-len(rows) // self.step_size)
-
-    def _batches(self, rows: NDArray[np.int64]) -> Any:
-        return pad_batches(
-            self.store.records,
-            rows,
-            self.config.hparams.mini_batch,
-            self.max_tokens,
-            self.config.hparams.n_ctx,
-            self.store.tokenizer.token(PAD),
-        )
-
-    def _step(self, rows: NDArray[np.int64]) -> tuple[float, int]:
+    def _step(self, rows: NDArray[np.int64], epoch: int) -> tuple[float, int]:
         """One optimiser step; the sum of the hard loss and the number of tokens."""
         rate = learning_rate(self.steps_done, self.total_steps, self.config.hparams)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         total, n_tokens = 0.0, 0
-        for batch in self._batches(rows):
+        for batch in self.train_batches.batches(rows, epoch):
             objective, hard = self._loss(batch)
             objective.backward()
             total += float(hard)

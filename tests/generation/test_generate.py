@@ -64,10 +64,38 @@ def test_a_valid_cohort_with_its_report(trained, tmp_path):
 
 def test_values_lie_inside_their_bins(trained, tmp_path):
     cohort = read_cohort(generate(settings_for(trained, tmp_path)))
-    edges = Tokenizer.load(trained / "tokenizer.json").variable_edges
+    numbers = Tokenizer.load(trained / "tokenizer.json").variable_numbers
     for name, rows in cohort.measurements.dropna(subset="value").groupby("variable", observed=True):
-        assert rows["value"].between(edges[name][0], edges[name][-1]).all()
-        assert rows["value"].nunique() > len(edges[name])
+        quantiles = np.concatenate(numbers[name].quantiles)
+        assert rows["value"].between(quantiles.min(), quantiles.max()).all()
+        assert rows["value"].nunique() > len(numbers[name].edges)
+
+
+@pytest.mark.parametrize("how", ["uniform", "center"])
+def test_values_are_decoded_as_asked_for(trained, tmp_path, how):
+    settings = settings_for(trained, tmp_path, f"generate.value_decoding={how}")
+    out = generate(settings)
+    assert json.loads((out / "generation.json").read_text())["config"]["value_decoding"] == how
+    numbers = Tokenizer.load(trained / "tokenizer.json").variable_numbers
+    cohort = read_cohort(out)
+    for name, rows in cohort.measurements.dropna(subset="value").groupby("variable", observed=True):
+        edges = numbers[name].edges
+        middles = (edges[:-1] + edges[1:]) / 2
+        assert rows["value"].between(edges[0], edges[-1]).all()
+        assert rows["value"].isin(middles).all() == (how == "center")
+
+
+def test_long_records_take_several_contexts(cohort_folder, tmp_path):
+    more = ["hparams.n_ctx=64", "train.epochs=2"]
+    folder = train(compose("train", train_overrides(cohort_folder, tmp_path, *more)))
+    out = generate(settings_for(folder, tmp_path / "out"))
+    report = json.loads((out / "generation.json").read_text())
+    assert report["segments"] > report["records"] == 40
+    assert report["tokens"] > 40 * 64 / 2
+    capped = generate(settings_for(folder, tmp_path / "capped", "max_segments=1"))
+    report = json.loads((capped / "generation.json").read_text())
+    assert report["segments"] == 40
+    assert report["records_closed_by_limit"] > 0
 
 
 def test_seed_decides_and_batch_size_does_not(trained, tmp_path):
@@ -115,7 +143,8 @@ def test_fixed_covariates_are_those_of_real_patients(trained, cohort_folder, tmp
 
 
 def test_fixed_covariates_that_leave_no_room_are_refused(cohort_folder, tmp_path):
-    overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=16", "train.epochs=1")
+    cut = "preprocess.long_records=truncate"
+    overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=16", "train.epochs=1", cut)
     folder = train(compose("train", overrides))
     openings = first_openings(
         Tokenizer.load(folder / "tokenizer.json"), read_cohort(cohort_folder).select(split="train")

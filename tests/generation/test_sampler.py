@@ -1,19 +1,25 @@
 """Sampling: valid whatever the model, exact under the constraint, the same for a seed."""
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synehrgy.generation.constraint import Constraint
+from synehrgy.generation.constraint import Constraint, RecordState
 from synehrgy.generation.sampler import Sampling, draw, probabilities, sample
 from synehrgy.model import GPT, GPTConfig
 from synehrgy.settings import TokenSettings
-from synehrgy.tokenizer import Tokenizer, decode, encode, find_faults
+from synehrgy.tokenizer import Tokenizer, decode, encode, find_faults, label_contradictions
 from synehrgy.tokenizer.grammar import END, END_ADMISSION, END_LABELS, END_SERIES, START
+from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.checkpoint import load_run
 from tests.cohorts import cohorts, small_cohort
+from tests.tokenizer.test_round_trip import any_settings
+from tests.tokens import Memory, walk
 
 CPU = torch.device("cpu")
 
@@ -43,7 +49,7 @@ def test_every_record_is_valid_whatever_schema_and_model(cohort, seed, scale):
     shortest = tokenizer.shortest_record
     for n_ctx in (shortest, shortest + 7, 60 + shortest):
         model = untrained(tokenizer, n_ctx, seed, scale)
-        for batch in sample(model, tokenizer, 6, batch_size=4, seed=seed):
+        for batch in sample(model, tokenizer, 6, batch_size=4, seed=seed, max_segments=1):
             assert find_faults(tokenizer, batch.records) == []
             assert batch.records.lengths.max() <= n_ctx
             assert len(decode(tokenizer, batch.records).stays) >= len(batch.records)
@@ -70,7 +76,7 @@ def test_a_model_that_never_ends_is_closed_in_time():
         return found
 
     model.hidden, model.logits = never, logits
-    (batch,) = sample(model, tokenizer, 16, batch_size=16)
+    (batch,) = sample(model, tokenizer, 16, batch_size=16, max_segments=1)
     assert find_faults(tokenizer, batch.records) == []
     assert batch.n_closed == 16
     assert batch.n_forced >= 16
@@ -187,15 +193,209 @@ def test_draw_inverts_the_distribution(weights, uniform):
     assert below - 1e-5 <= uniform <= cumulative[chosen] + 1e-5
 
 
+def state_of(constraint, *sequences):
+    """The state of a batch of records of equal length, after these tokens."""
+    state = RecordState(constraint, len(sequences))
+    everyone = torch.ones(len(sequences), dtype=torch.bool)
+    for column in torch.tensor(sequences).T:
+        state.advance(column, everyone)
+    return state
+
+
 def test_mask_depends_on_the_limit_only_near_it():
     tokenizer = tokenizer_of(small_cohort())
     constraint = Constraint(tokenizer, 40, CPU)
-    last = torch.arange(len(tokenizer.vocabulary))
-    grammar_only = constraint.free(last)
-    assert torch.equal(constraint.mask(last, 3), grammar_only)
-    assert not constraint.is_restricting(3)
-    assert constraint.is_restricting(38)
-    assert constraint.mask(last, 38).sum() < grammar_only.sum()
-    for token in (tokenizer.token(END_ADMISSION),):
-        only = constraint.mask(torch.tensor([token]), 39)[0]
-        assert only.nonzero().flatten().tolist() == [tokenizer.token(END)]
+    tokens = range(len(tokenizer.vocabulary))
+    state = state_of(constraint, *([token] for token in tokens))
+    far, limited = constraint.mask(state, 3, last_segment=True)
+    assert not limited.any()
+    near, limited = constraint.mask(state, 38, last_segment=True)
+    assert limited.any()
+    assert near.sum() < far.sum()
+    assert torch.equal(limited, near.sum(1) < far.sum(1))
+    ended = state_of(constraint, [tokenizer.token(END_ADMISSION)])
+    only = constraint.mask(ended, 39, last_segment=True)[0][0]
+    assert only.nonzero().flatten().tolist() == [tokenizer.token(END)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cohort=cohorts(),
+    how=any_settings,
+    free=st.sets(st.sampled_from(["labels", "series"])),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_mask_is_what_a_plain_reader_of_the_record_allows(cohort, how, free, seed):
+    """Far from the limit: the automaton, and nothing that the record has said already."""
+    tokenizer = Tokenizer.fit(cohort, how).with_free_order(*sorted(free))
+    constraint = Constraint(tokenizer, 100_000, CPU)
+    sequence = walk(tokenizer, np.random.default_rng(seed), 40)
+    state, memory = RecordState(constraint, 1), Memory(tokenizer)
+    for token in sequence[:-1]:
+        state.advance(torch.tensor([token]), torch.tensor([True]))
+        memory.add(token)
+        expected = [
+            bool(allowed) and not memory.contradicts(then)
+            for then, allowed in enumerate(tokenizer.allowed[tokenizer.kind_of[token]])
+        ]
+        for last_segment in (False, True):
+            mask, limited = constraint.mask(state, 1, last_segment)
+            assert mask[0].tolist() == expected
+            assert not limited.any()
+
+
+def test_records_that_do_not_move_stay_as_they_are():
+    tokenizer = tokenizer_of(small_cohort())
+    constraint = Constraint(tokenizer, 1000, CPU, rule_out=True)
+    (sequence,) = (walk(tokenizer, np.random.default_rng(0), 30),)
+    whole = state_of(constraint, sequence[:20], sequence[:20])
+    state = RecordState(constraint, 2)
+    for token in sequence[:20]:
+        state.advance(torch.tensor([token, 3]), torch.tensor([True, False]))
+    for token in sequence[:20]:
+        state.advance(torch.tensor([5, token]), torch.tensor([False, True]))
+    for mine, theirs in zip(
+        constraint.mask(state, 20, False), constraint.mask(whole, 20, False), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def lingering(tokenizer, model):
+    """A model that would rather measure on than end a series."""
+    logits = model.logits
+
+    def measuring(states):
+        found = logits(states)
+        found[..., tokenizer.token(END_SERIES)] = 0.5
+        found[..., tokenizer.token(END)] = 2.0
+        return found
+
+    model.logits = measuring
+    return model
+
+
+@pytest.mark.parametrize("time", ["clock", "gap"])
+def test_records_go_on_beyond_the_context(time):
+    tokenizer = Tokenizer.fit(small_cohort(), TokenSettings(min_code_count=1, time=time))
+    model = lingering(tokenizer, untrained(tokenizer, 60))
+    (batch,) = sample(model, tokenizer, 24, batch_size=24, seed=1)
+    assert find_faults(tokenizer, batch.records) == []
+    assert 3 * 60 < batch.records.lengths.max() < 50 * 60
+    assert batch.n_segments > 2 * 24
+    assert batch.n_forced == batch.n_closed == 0
+    # The same whatever is sampled beside them.
+    expected = [batch.records[i] for i in range(24)]
+    for size in (1, 7):
+        got = all_records(sample(model, tokenizer, 24, batch_size=size, seed=1))
+        assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_the_last_context_closes_the_record():
+    tokenizer = tokenizer_of(small_cohort())
+    model = lingering(tokenizer, untrained(tokenizer, 60))
+    (free,) = sample(model, tokenizer, 24, batch_size=24, seed=1)
+    (capped,) = sample(model, tokenizer, 24, batch_size=24, seed=1, max_segments=2)
+    assert find_faults(tokenizer, capped.records) == []
+    assert capped.records.lengths.max() <= 2 * 60
+    assert 0 < capped.n_closed <= capped.n_forced
+    assert capped.n_segments <= 48
+    # Records that end in time are the same.
+    short = np.flatnonzero(free.records.lengths < 2 * 60 - 20)
+    assert len(short)
+    for i in short:
+        assert np.array_equal(free.records[i], capped.records[i])
+
+
+def test_generation_cuts_records_as_training_does():
+    """The contexts that a record was sampled in are those that training would cut it into."""
+    tokenizer = tokenizer_of(small_cohort())
+    model = lingering(tokenizer, untrained(tokenizer, 60))
+    seen = []
+    hidden = model.hidden
+
+    def watched(tokens, cache=None):
+        seen.append(tokens.clone())
+        return hidden(tokens, cache)
+
+    model.hidden = watched
+    (batch,) = sample(model, tokenizer, 1, batch_size=1, seed=3)
+    contexts, open_ = [], []
+    for tokens in seen:
+        if tokens.shape[1] > 1 and open_:
+            contexts.append(open_)
+            open_ = []
+        open_ = [*open_, *tokens[0].tolist()]
+    contexts.append(open_)
+    record = batch.records[0].astype(np.int64)
+    segments = cut_records(tokenizer, batch.records, np.array([0]), 60)
+    assert len(segments) == len(contexts) > 2
+    cutter = Cutter(tokenizer)
+    for i, context in enumerate(contexts):
+        start, stop = int(segments.start[i]), int(segments.stop[i])
+        head = cutter.head(record, start).tolist() if i else []
+        expected = [*head, *record[start:stop].tolist()]
+        # The last token of a context is drawn, but not put in again.
+        assert context[: len(expected) - 1] == expected[: len(expected) - 1]
+
+
+def labelled(n=80):
+    """A cohort in which septicemia follows from two codes, and shock from a procedure."""
+    cohort = small_cohort(n)
+    defined = {
+        "septicemia": ("icd9_diagnosis", ["0389", "99592"]),
+        "shock": ("icd9_procedure", ["9604"]),
+    }
+    labels = [
+        dataclasses.replace(label, system=system, codes=codes)
+        for label in cohort.schema.labels
+        for system, codes in [defined.get(label.column, (None, []))]
+    ]
+    schema = dataclasses.replace(cohort.schema, labels=labels)
+    stays = cohort.stays.copy()
+    for column, (system, codes) in defined.items():
+        mine = cohort.codes[(cohort.codes["system"] == system) & cohort.codes["code"].isin(codes)]
+        stays[column] = stays["stay_id"].isin(mine["stay_id"]).astype("int8")
+    return dataclasses.replace(cohort, schema=schema, stays=stays)
+
+
+@pytest.mark.parametrize("n_ctx", [60, 400])
+def test_contradictions_of_labels_and_codes_are_ruled_out(n_ctx):
+    tokenizer = tokenizer_of(labelled())
+    assert tokenizer.defined_labels.supported_by.sum() == 3
+    model = untrained(tokenizer, n_ctx)
+
+    def sampled(rule_out):
+        batches = sample(
+            model, tokenizer, 200, batch_size=100, seed=2, rule_out_contradictions=rule_out
+        )
+        counts = Counter()
+        for batch in batches:
+            assert find_faults(tokenizer, batch.records) == []
+            counts.update(label_contradictions(tokenizer, batch.records))
+        return counts
+
+    counted, ruled_out = sampled(False), sampled(True)
+    assert counted["codes_without_label"] > 20
+    assert counted["label_without_codes"] > 20
+    assert ruled_out["stays"] >= 200
+    assert ruled_out["codes_without_label"] == ruled_out["label_without_codes"] == 0
+
+
+def test_a_label_that_no_code_can_explain_any_more_does_not_block():
+    """The one code that defines a label also defines another, which the record does not have."""
+    cohort = labelled()
+    labels = [
+        cohort.schema.labels[0],
+        *(
+            dataclasses.replace(label, system="icd9_diagnosis", codes=["0389"])
+            for label in cohort.schema.labels[1:]
+        ),
+    ]
+    schema = dataclasses.replace(cohort.schema, labels=labels)
+    tokenizer = tokenizer_of(dataclasses.replace(cohort, schema=schema))
+    constraint = Constraint(tokenizer, 1000, CPU, rule_out=True)
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+    opening = ["<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0"]
+    state = state_of(constraint, [number[t] for t in (*opening, "septicemia", "</label>")])
+    mask, _ = constraint.mask(state, 7, False)
+    assert mask.any()

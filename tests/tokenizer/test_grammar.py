@@ -10,30 +10,21 @@ from hypothesis import strategies as st
 
 from synehrgy.errors import UserError
 from synehrgy.settings import TokenSettings
-from synehrgy.tokenizer import Records, Tokenizer, decode, encode, find_faults
+from synehrgy.tokenizer import (
+    Tokenizer,
+    decode,
+    encode,
+    find_faults,
+    label_contradictions,
+    validate,
+)
 from synehrgy.tokenizer import grammar as g
-from tests.cohorts import cohorts, small_cohort
+from synehrgy.tokenizer.grammar import Word
+from tests.cohorts import build, cohorts, small_cohort
+from tests.tokenizer.test_round_trip import any_settings
+from tests.tokens import first_fault, records_of, walk
 
-EVERY_CODE = TokenSettings(min_code_count=1, covariate_edges={})
-
-
-def records_of(tokenizer, *sequences):
-    tokens = [np.array(s, dtype=tokenizer.dtype) for s in sequences]
-    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
-    n = len(sequences)
-    return Records(np.concatenate(tokens), offsets, np.arange(n), np.full(n, -1, dtype=np.int8))
-
-
-def walk(tokenizer, rng, soft_limit):
-    """A random record: allowed tokens only, and the shortest way out from the limit on."""
-    distance = tokenizer.grammar.distance[tokenizer.kind_of]
-    sequence = [tokenizer.token(g.START)]
-    while sequence[-1] != tokenizer.token(g.END):
-        allowed = np.flatnonzero(tokenizer.allowed[tokenizer.kind_of[sequence[-1]]])
-        if len(sequence) >= soft_limit:
-            allowed = allowed[distance[allowed] == distance[allowed].min()]
-        sequence.append(int(rng.choice(allowed)))
-    return sequence
+GAP = "gap"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +42,15 @@ def grammar_of(sizes):
     parts = [[f"{x}{i}" for i in range(n)] for x, n in zip("copsv", counts, strict=True)]
     # A kind that each admission needs always has a token; the others may be without.
     optional = [*parts[2], *parts[3], *parts[4]]
-    return g.record_grammar(*parts, [optional[i] for i in empty if i < len(optional)]), parts
+    covariates, outcomes, phenotypes, systems, variables = parts
+    grammar = g.record_grammar(
+        [Word.of(kind) for kind in covariates],
+        *(outcomes, phenotypes, systems),
+        [Word.of(kind) for kind in variables],
+        Word.of(GAP),
+        empty=[optional[i] for i in empty if i < len(optional)],
+    )
+    return grammar, parts
 
 
 def has_record_form(grammar, parts, empty, sequence):
@@ -79,7 +78,7 @@ def has_record_form(grammar, parts, empty, sequence):
         if not take(g.END_CODES):
             return False
         while sum(take(kind) for kind in variables):
-            if not take(g.GAP):
+            if not take(GAP):
                 return False
         return take(g.END_SERIES) and take(g.END_ADMISSION)
 
@@ -120,7 +119,7 @@ def test_the_automaton_accepts_just_the_records_exhaustively():
     # All strings of up to five tokens inside an admission with one phenotype, one system and two
     # variables. Counted by hand: 1, 2, 4 and 7 records with 0, 1, 2 and 3 tokens of content.
     grammar, parts = grammar_of((0, 0, 1, 1, 2, set()))
-    middle = [*parts[2], g.END_LABELS, *parts[3], g.END_CODES, *parts[4], g.GAP]
+    middle = [*parts[2], g.END_LABELS, *parts[3], g.END_CODES, *parts[4], GAP]
     found = 0
     for length in range(2, 6):
         for inside in itertools.product(middle, repeat=length):
@@ -156,15 +155,20 @@ def test_distance_is_the_shortest_completion_and_every_reachable_state_has_one(s
         if i in reachable:
             assert grammar.distance[i] < g.UNREACHABLE
     # Nothing leads to padding or to the reserved tokens, and nothing follows the end.
-    for kind in (g.PAD, *g.RESERVED, g.START):
+    for kind in (g.PAD, g.HISTORY, *g.RESERVED, g.START):
         assert grammar.index(kind) not in reachable - {grammar.index(g.START)}
     assert not grammar.follows[grammar.index(g.END)].any()
 
 
-@settings(max_examples=60, deadline=None)
-@given(cohort=cohorts(), seed=st.integers(0, 2**32 - 1), limit=st.integers(1, 60))
-def test_random_walks_are_records_on_any_schema(cohort, seed, limit):
-    tokenizer = Tokenizer.fit(cohort, EVERY_CODE)
+@settings(max_examples=100, deadline=None)
+@given(
+    cohort=cohorts(),
+    how=any_settings,
+    seed=st.integers(0, 2**32 - 1),
+    limit=st.integers(1, 60),
+)
+def test_random_walks_are_records_on_any_schema(cohort, how, seed, limit):
+    tokenizer = Tokenizer.fit(cohort, how)
     rng = np.random.default_rng(seed)
     records = records_of(tokenizer, *(walk(tokenizer, rng, limit) for _ in range(3)))
     assert find_faults(tokenizer, records) == []
@@ -173,29 +177,122 @@ def test_random_walks_are_records_on_any_schema(cohort, seed, limit):
     assert np.array_equal(encode(tokenizer, back).tokens, records.tokens)
 
 
-@settings(max_examples=80, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_a_substituted_token_is_reported_where_the_rule_breaks(tokenizer, seed, data):
-    sequence = walk(tokenizer, np.random.default_rng(seed), 30)
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    free=st.sets(st.sampled_from(["labels", "series"])),
+    bin_type=st.sampled_from(["uniform", "raw"]),
+    data=st.data(),
+)
+def test_a_substituted_token_is_reported_where_the_rule_breaks(seed, free, bin_type, data):
+    settings = TokenSettings(min_code_count=1, bin_type=bin_type)
+    tokenizer = Tokenizer.fit(small_cohort(30), settings).with_free_order(*sorted(free))
+    sequence = walk(tokenizer, np.random.default_rng(seed), 60)
+    assert validate(tokenizer, sequence) is None
     at = data.draw(st.integers(0, len(sequence) - 1))
-    sequence[at] = data.draw(st.integers(0, len(tokenizer.vocabulary) + 2))
-    faults = find_faults(tokenizer, records_of(tokenizer, sequence))
-    expected = None
-    # Read from the left, the first token that cannot stand there.
-    for i, token in enumerate(sequence):
-        known = token < len(tokenizer.vocabulary)
-        if i == 0:
-            fits = token == tokenizer.token(g.START)
-        else:
-            fits = known and tokenizer.allowed[tokenizer.kind_of[sequence[i - 1]], token]
-        if not fits or (i == len(sequence) - 1 and token != tokenizer.token(g.END)):
-            expected = i
-            break
-    assert [fault.position for fault in faults] == ([] if expected is None else [expected])
+    # Often a token that the record has already: that is what memory is about.
+    anything = st.integers(0, len(tokenizer.vocabulary) + 2)
+    sequence[at] = data.draw(anything | st.sampled_from(sequence))
+    fault = validate(tokenizer, sequence)
+    assert (fault.position if fault else None) == first_fault(tokenizer, sequence)
+
+
+def test_what_a_record_has_said_already_is_told_in_words():
+    tokenizer = Tokenizer.fit(small_cohort(30), TokenSettings(min_code_count=1))
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+
+    def fault(*texts):
+        return validate(tokenizer, [number[text] for text in texts])
+
+    def stay(*codes, age="(60, 65]", gender="F"):
+        died = ("</covar>", "in_hospital_mortality=0", "</label>")
+        return (f"age={age}", f"gender={gender}", *died, *codes, "</code>", *end)
+
+    end = ("</ts>", "discharge +1 h", "</adm>")
+    code = "icd9_diagnosis:0389"
+    assert fault("<s>", *stay(code), *stay(code, age="(65, 70]"), "</s>") is None
+    assert fault("<s>", *stay(code, code), "</s>").reason == (
+        f"{code!r} stands in the admission already"
+    )
+    falls = fault("<s>", *stay(), *stay(age="(20, 25]"), "</s>")
+    assert (falls.position, falls.reason) == (
+        10,
+        "'age=(20, 25]' after 'age=(60, 65]': age is rising",
+    )
+    changes = fault("<s>", *stay(), *stay(gender="M"), "</s>")
+    assert changes.reason == "'gender=M' after 'gender=F': gender is constant"
+    ordered = ["Heart Rate", "pH"]
+    values = [next(t for t in tokenizer.vocabulary if t.startswith(name)) for name in ordered]
+    opening = stay()[:-3]
+    assert fault("<s>", *opening, *values, "+1 h", *end, "</s>") is None
+    assert fault("<s>", *opening, *values[::-1], "+1 h", *end, "</s>").position == 8
+    assert "cannot follow" in fault("<s>", *opening, values[0], values[0], "+1 h", *end).reason
+
+
+def test_variables_in_any_order_still_come_once():
+    tokenizer = Tokenizer.fit(small_cohort(30)).with_free_order("series", "labels")
+    names = ["pH", "Heart Rate", "pH"]
+    values = [next(t for t in tokenizer.vocabulary if t.startswith(name)) for name in names]
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+    opening = ["<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0"]
+    end = ["</ts>", "discharge +1 h", "</adm>", "</s>"]
+
+    def fault(labels, series):
+        texts = [*opening, *labels, "</label>", "</code>", *series, *end]
+        return validate(tokenizer, [number[text] for text in texts])
+
+    assert fault(["shock", "septicemia"], [*values[:2], "+1 h", *values[1:], "+2 h"]) is None
+    assert "second of its series" in fault([], [*values, "+1 h"]).reason
+    assert "already" in fault(["shock", "septicemia", "shock"], []).reason
+
+
+def test_rules_hold_only_where_the_data_keep_them():
+    cohort = small_cohort(30)
+    assert Tokenizer.fit(cohort).rules == {"age": "rising", "gender": "constant"}
+    stays = cohort.stays.copy()
+    # One patient grows younger, in a split that is not learned from.
+    later = stays.index[(stays["stay_index"] == 1) & (stays["split"] == "test")][0]
+    stays.loc[later, "age"] = 18.5
+    younger = dataclasses.replace(cohort, stays=stays)
+    tokenizer = Tokenizer.fit(younger)
+    assert tokenizer.rules == {"gender": "constant"}
+    assert find_faults(tokenizer, encode(tokenizer, younger)) == []
+    none = Tokenizer.fit(cohort, TokenSettings(within_patient={}))
+    assert none.rules == {}
+    # A tokenizer of another cohort tells the fault, and decodes the record all the same.
+    other = Tokenizer.fit(cohort)
+    records = encode(other, younger)
+    (fault,) = find_faults(other, records)
+    assert "age is rising" in fault.reason
+    assert len(decode(other, records).stays) == len(stays)
+
+
+def test_contradictions_of_labels_and_codes_are_counted():
+    cohort = small_cohort(1)
+    label = dataclasses.replace(
+        cohort.schema.labels[1], system="icd9_diagnosis", codes=["0389", "99592", "78552"]
+    )
+    labels = [cohort.schema.labels[0], label, cohort.schema.labels[2]]
+    schema = dataclasses.replace(cohort.schema, labels=labels)
+    stays, codes = [], []
+    # With the label and a code, with neither, a code alone twice, the label alone.
+    for i, (said, listed) in enumerate(
+        [(1, ["4019", "0389"]), (0, ["4019"]), (0, ["0389", "99592"]), (0, ["99592"]), (1, [])]
+    ):
+        stays.append((i, i, None, 0, "train", 50.0, "F", 0, said, 0, 5.0))
+        codes += [(i, j, "icd9_diagnosis", code) for j, code in enumerate(listed)]
+    tokenizer = Tokenizer.fit(
+        cohort := build(schema, stays, codes, []), TokenSettings(min_code_count=1)
+    )
+    assert label_contradictions(tokenizer, encode(tokenizer, cohort)) == {
+        "stays": 5,
+        "codes_without_label": 2,
+        "label_without_codes": 1,
+    }
 
 
 @pytest.mark.parametrize(
-    ("change", "position", "words"),
+    ("change", "position", "said"),
     [
         (lambda t, s: s[1:], 0, "it begins with 'age="),
         (lambda t, s: s[:-1], -1, "it ends with '</adm>', not '</s>'"),
@@ -208,14 +305,14 @@ def test_a_substituted_token_is_reported_where_the_rule_breaks(tokenizer, seed, 
         (lambda t, s: [*s, 60_000], -1, "token 60000 does not exist"),
     ],
 )
-def test_the_first_fault_is_told_in_words(tokenizer, change, position, words):
+def test_the_first_fault_is_told_in_words(tokenizer, change, position, said):
     whole = walk(tokenizer, np.random.default_rng(0), 30)
     sequence = change(tokenizer, whole)
     position = {None: len(whole), -1: len(sequence) - 1}.get(position, position)
     good = walk(tokenizer, np.random.default_rng(1), 30)
     faults = find_faults(tokenizer, records_of(tokenizer, good, sequence, good))
     assert [(f.record, f.position) for f in faults] == [(1, position)]
-    assert words in faults[0].reason
+    assert said in faults[0].reason
 
 
 def test_decoding_refuses_what_is_no_record(tokenizer):

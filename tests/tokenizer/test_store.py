@@ -8,16 +8,17 @@ import pytest
 
 from synehrgy.cohort import read_cohort
 from synehrgy.errors import UserError
-from synehrgy.settings import PreprocessSettings, TokenOverrides, TokenSettings
+from synehrgy.settings import PreprocessSettings, TokenOverrides, TokenSettings, VariableSettings
 from synehrgy.tokenizer import (
     TOKENIZER_FILE,
     Records,
     Tokenizer,
+    TokenStore,
     as_preprocessed,
     encode,
-    lengths_report,
     preprocess_tokens,
     tokenise,
+    tokens_report,
 )
 from tests.cohorts import small_cohort, write
 
@@ -75,6 +76,10 @@ def test_tokens_at_hand_are_used_again(folder, monkeypatch):
         {"min_code_count": 2},
         {"gap_edges": [0.0, 1.0, 100.0]},
         {"covariate_edges": {}},
+        {"time": "gap"},
+        {"long_records": "truncate"},
+        {"rare_codes": "parent"},
+        {"variables": {"pH": VariableSettings(n_bins=2)}},
     ],
 )
 def test_other_settings_have_tokens_of_their_own(folder, change):
@@ -190,29 +195,46 @@ def test_preprocessing_says_which_tokens_training_takes(folder):
 def test_overrides_of_training_win_where_they_are_given(folder):
     chosen = dataclasses.replace(SETTINGS, bin_type="quantile", n_bins=4)
     preprocess_tokens(folder, chosen)
-    asked = TokenOverrides(n_bins=7, outlier_rule=False)
-    expected = dataclasses.replace(chosen, n_bins=7, outlier_rule=False)
+    exceptions = {"pH": VariableSettings(bin_type="raw")}
+    asked = TokenOverrides(n_bins=7, outlier_rule=False, variables=exceptions)
+    expected = dataclasses.replace(chosen, n_bins=7, outlier_rule=False, variables=exceptions)
     assert as_preprocessed(folder, asked) == expected
 
 
-def report_of(lengths, dropped=None):
+def report_of(lengths, settings=SETTINGS, **counts):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     n = len(lengths)
     tokens = np.zeros(int(offsets[-1]), dtype=np.uint16)
-    return lengths_report(Records(tokens, offsets, np.arange(n), np.zeros(n), dropped or {}))
+    records = Records(tokens, offsets, np.arange(n), np.zeros(n), **counts)
+    return tokens_report(TokenStore(None, "", Tokenizer.fit(small_cohort(20), settings), records))
 
 
-def test_report_of_lengths_has_the_right_numbers():
-    report = report_of([100, 612, 1024, 9000], {"codes": 1234, "values": 0})
+def test_report_of_tokens_has_the_right_numbers():
+    report = report_of(
+        [100, 612, 1024, 9000], dropped={"codes": 1234, "values": 0}, changed={"numbers": 5}
+    )
     total = 100 + 612 + 1024 + 9000
     assert f"{total:,} tokens in 4 records, {total / 4:,.0f} on average" in report
+    assert "codes: icd9_diagnosis 6, icd9_procedure 3" in report
     assert "50%: 818" in report
     assert "100%: 9,000" in report
-    lost = {512: 100 + 512 + 8488, 1024: 7976, 2048: 6952, 4096: 4904, 8192: 808}
-    for n, tokens in lost.items():
+    beyond = {512: 100 + 512 + 8488, 1024: 7976, 2048: 6952, 4096: 4904, 8192: 808}
+    for n, tokens in beyond.items():
         assert f"{n}: {tokens / total:.1%}" in report
-    assert "no token for 1,234 codes" in report
+    assert "fit into a context: 512: 25.0%  1024: 75.0%" in report
+    assert "beyond it (continued)" in report
+    assert "no token: 1,234 codes" in report
+    assert "less exact: 5 numbers" in report
     assert "values" not in report
+    cut = dataclasses.replace(SETTINGS, long_records="truncate")
+    assert "beyond it (cut off)" in report_of([9000], cut)
+
+
+def test_report_says_which_rule_the_data_break():
+    rules = {"age": "constant", "gender": "constant"}
+    report = report_of([50], dataclasses.replace(SETTINGS, within_patient=rules))
+    assert "age is not constant over the stays of every patient" in report
+    assert "gender" not in report
 
 
 def test_report_of_nothing_says_so():

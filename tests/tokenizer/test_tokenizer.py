@@ -8,11 +8,24 @@ import pytest
 
 from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
 from synehrgy.errors import UserError
-from synehrgy.settings import AGE_EDGES, GAP_EDGES, TokenSettings
-from synehrgy.tokenizer import Tokenizer
+from synehrgy.settings import AGE_EDGES, GAP_EDGES, TokenSettings, VariableSettings
+from synehrgy.tokenizer import Tokenizer, decode, encode
 from synehrgy.tokenizer import grammar as g
-from synehrgy.tokenizer.tokenizer import covariate_kind, system_kind, variable_kind
+from synehrgy.tokenizer.quantities import Bins
+from synehrgy.tokenizer.tokenizer import (
+    ELAPSED,
+    ELAPSED_EDGES,
+    GAP,
+    STAY,
+    _checksum,
+    covariate_kind,
+    missing_kind,
+    system_kind,
+    variable_kind,
+)
 from tests.cohorts import SMALL_SCHEMA, build, small_cohort
+
+PUBLISHED = TokenSettings(min_code_count=1, time="gap", long_records="truncate")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,7 @@ def mimic_shaped(n_diagnoses=70, n_procedures=20):
 
 
 def test_vocabulary_of_a_mimic_shaped_cohort_adds_up():
-    tokenizer = Tokenizer.fit(mimic_shaped(), TokenSettings(min_code_count=1))
+    tokenizer = Tokenizer.fit(mimic_shaped(), PUBLISHED)
     bins = sum(i % 10 + 1 for i in range(37))
     special, ages, genders, gaps = 11, 15, 2, 15
     assert len(tokenizer.vocabulary) == (
@@ -71,6 +84,15 @@ def test_vocabulary_of_a_mimic_shaped_cohort_adds_up():
     )
     assert len(set(tokenizer.vocabulary)) == len(tokenizer.vocabulary)
     assert tokenizer.size.sum() == len(tokenizer.vocabulary)
+    finer = Tokenizer.fit(mimic_shaped(), TokenSettings(min_code_count=1))
+    # A time is 0, 7 days, 1-6 days, 1-23 hours or 1-59 minutes, between points and to the end.
+    times = 1 + 1 + 6 + 23 + 59
+    more = 2 * times - gaps + len(ELAPSED_EDGES) - 1
+    assert len(finer.vocabulary) == len(tokenizer.vocabulary) + more
+    for kind in (GAP, STAY):
+        texts_of = [texts(finer, f"{kind}:{unit}") for unit in ("week", "day", "hour", "minute")]
+        assert [*map(len, texts_of)] == [1, 6, 23, 59]
+    assert len(texts(finer, ELAPSED)) == len(ELAPSED_EDGES) - 1
 
 
 def test_formula_gives_the_published_vocabulary():
@@ -78,8 +100,9 @@ def test_formula_gives_the_published_vocabulary():
     assert 3_599 + 1_057 + (31 + 358) + 15 + 2 + 15 + 25 + 2 + len(g.SPECIAL) == 5_115
 
 
-def test_ages_and_gaps_have_the_15_published_bins(tokenizer):
-    ages, gaps = texts(tokenizer, covariate_kind("age")), texts(tokenizer, g.GAP)
+def test_ages_and_gaps_have_the_15_published_bins(cohort):
+    tokenizer = Tokenizer.fit(cohort, PUBLISHED)
+    ages, gaps = texts(tokenizer, covariate_kind("age")), texts(tokenizer, GAP)
     assert (len(ages), len(gaps)) == (15, 15)
     assert (ages[0], ages[1], ages[-1]) == ("age=(18, 20]", "age=(20, 25]", "age=(85, 90]")
     assert (gaps[0], gaps[9], gaps[-1]) == (
@@ -147,11 +170,12 @@ def test_the_same_code_of_two_systems_is_two_tokens():
 
 def test_edges_of_covariates_are_given_or_fitted(cohort):
     given = Tokenizer.fit(cohort, TokenSettings(covariate_edges={"age": [0.0, 50.0, 120.0]}))
-    assert given.covariate_edges["age"].tolist() == [0.0, 50.0, 120.0]
+    assert given.covariate_numbers["age"].edges.tolist() == [0.0, 50.0, 120.0]
     fitted = Tokenizer.fit(cohort, TokenSettings(covariate_edges={}, n_bins=4))
     ages = cohort.select(split="train").stays["age"]
-    assert len(fitted.covariate_edges["age"]) == 5
-    assert fitted.covariate_edges["age"][[0, -1]].tolist() == [ages.min(), ages.max()]
+    edges = fitted.covariate_numbers["age"].edges
+    assert len(edges) == 5
+    assert edges[[0, -1]].tolist() == [ages.min(), ages.max()]
 
 
 def test_only_covariates_that_may_be_missing_have_a_token_for_it(cohort):
@@ -160,7 +184,9 @@ def test_only_covariates_that_may_be_missing_have_a_token_for_it(cohort):
     stays.loc[stays["split"] == "test", "gender"] = None
     tokenizer = Tokenizer.fit(dataclasses.replace(cohort, stays=stays))
     assert tokenizer.nullable == ["gender"]
-    assert texts(tokenizer, covariate_kind("gender")) == ["gender=F", "gender=M", "gender=missing"]
+    assert texts(tokenizer, covariate_kind("gender")) == ["gender=F", "gender=M"]
+    assert texts(tokenizer, missing_kind("gender")) == ["gender=missing"]
+    assert missing_kind("age") not in tokenizer.grammar.kinds
 
 
 @pytest.mark.parametrize(
@@ -203,7 +229,7 @@ def dense_targets(tokenizer):
     """The dense construction: a Gaussian over the bins of the same series, three to each side."""
     size = len(tokenizer.vocabulary)
     dense = np.eye(size)
-    for name in tokenizer.variable_edges:
+    for name in tokenizer.variable_numbers:
         mine = [i for i, t in enumerate(tokenizer.vocabulary) if t.startswith(f"{name}=(")]
         for i in mine:
             dense[i] = 0
@@ -230,7 +256,7 @@ def test_soft_targets_are_a_gaussian_cut_at_the_ends_of_the_series(cohort, n_bin
 
 def test_soft_targets_of_other_tokens_are_themselves(tokenizer):
     tokens, weights = tokenizer.soft_targets()
-    continuous = {variable_kind(name) for name in tokenizer.variable_edges}
+    continuous = {variable_kind(name) for name in tokenizer.variable_numbers}
     for i in range(len(tokenizer.vocabulary)):
         if tokenizer.grammar.kinds[tokenizer.kind_of[i]] not in continuous:
             assert tokens[i][weights[i] > 0].tolist() == [i]
@@ -254,8 +280,8 @@ def test_the_file_is_readable_and_gives_the_same_tokenizer(tokenizer, tmp_path):
     assert loaded.to_json() == tokenizer.to_json()
     assert (loaded.schema, loaded.settings) == (tokenizer.schema, tokenizer.settings)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
-    assert content["tokenizer_version"] == 1
-    assert "Heart Rate" in content["variable_edges"]
+    assert content["tokenizer_version"] == 2
+    assert "Heart Rate" in content["variable_numbers"]
     assert content["vocabulary"] == tokenizer.vocabulary
 
 
@@ -263,35 +289,72 @@ def without(key):
     return lambda content: content.pop(key)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda c: c.update(tokenizer_version=2), "Update synehrgy"),
-        (lambda c: c.update(tokenizer_version=None), "is not a tokenizer"),
-        *((without(key), "is damaged") for key in ("settings", "codes", "nullable", "vocabulary")),
-        (without("schema"), "is damaged"),
-        (lambda c: c.update(codes=[]), "is damaged"),
-        (lambda c: c.update(nullable=5), "is damaged"),
-        (lambda c: c["settings"].update(colour="red"), "is damaged"),
-        (lambda c: c["variable_edges"].update(pH=["a", "b"]), "is damaged"),
-        (lambda c: c["variable_edges"]["pH"].pop(), "does not follow from its bins"),
-        (lambda c: c["variable_edges"].pop("pH"), "does not follow from its bins"),
-        (lambda c: c["codes"]["icd9_diagnosis"].append("1234"), "does not follow from its bins"),
-        (lambda c: c["codes"].pop("icd9_procedure"), "is damaged"),
-        (lambda c: c["nullable"].append("age"), "does not follow from its bins"),
-        (lambda c: c["vocabulary"].reverse(), "does not follow from its bins"),
-        (lambda c: c["schema"]["labels"].pop(), "does not follow from its bins"),
-        (lambda c: c["schema"]["variables"][0].update(kind="x"), "unknown kind"),
-    ],
-)
-def test_damaged_edited_or_newer_file_is_refused(tokenizer, tmp_path, damage, message):
+DAMAGES = [
+    *((without(key), "is damaged") for key in ("settings", "codes", "nullable", "vocabulary")),
+    *((without(key), "is damaged") for key in ("schema", "gaps", "rules", "free_order")),
+    (lambda c: c.update(codes=[]), "is damaged"),
+    (lambda c: c.update(nullable=5), "is damaged"),
+    (lambda c: c["settings"].update(colour="red"), "is damaged"),
+    (lambda c: c["variable_numbers"]["pH"].update(edges=["a", "b"]), "is damaged"),
+    (lambda c: c["variable_numbers"]["pH"]["edges"].pop(), "is damaged"),
+    (lambda c: c["variable_numbers"].pop("pH"), "does not follow from its bins"),
+    (lambda c: c["codes"]["icd9_diagnosis"].append("1234"), "does not follow from its bins"),
+    (lambda c: c["codes"].pop("icd9_procedure"), "does not follow from its bins"),
+    (lambda c: c["nullable"].append("age"), "does not follow from its bins"),
+    (lambda c: c["vocabulary"].reverse(), "does not follow from its bins"),
+    (lambda c: c["schema"]["labels"].pop(), "does not follow from its bins"),
+    (lambda c: c["schema"]["variables"][0].update(kind="x"), "unknown kind"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damaged_or_edited_file_is_refused(tokenizer, tmp_path, damage, message):
     file = tmp_path / "tokenizer.json"
     content = json.loads(tokenizer.to_json())
     damage(content)
     file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is damaged: its content is not what was written") as error:
+        Tokenizer.load(file)
+    assert str(file) in str(error.value)
+    # Somebody who edits the checksum, too, is told what does not fit.
+    del content["checksum"]
+    content["checksum"] = _checksum(content)
+    file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=message) as error:
         Tokenizer.load(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(3, "Update synehrgy"), (1, "Run preprocess.py again"), (None, "is not a tokenizer")],
+)
+def test_files_of_other_versions_are_refused(tokenizer, tmp_path, version, message):
+    content = json.loads(tokenizer.to_json()) | {"tokenizer_version": version}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_changed_quantile_is_damage(tokenizer, tmp_path):
+    """Nothing else in the file follows from it; the checksum does."""
+    content = json.loads(tokenizer.to_json())
+    quantiles = content["variable_numbers"]["pH"]["quantiles"]
+    next(q for q in quantiles if q)[0] += 0.01
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is damaged"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_the_file_has_a_line_per_token_and_per_bin(tokenizer):
+    lines = [line.strip() for line in tokenizer.to_json().splitlines()]
+    for text in tokenizer.vocabulary:
+        assert f"{json.dumps(text)}," in lines or json.dumps(text) in lines
+    numbers = tokenizer.variable_numbers["pH"]
+    assert isinstance(numbers, Bins)
+    for quantiles in numbers.quantiles:
+        assert f"{json.dumps(quantiles)}," in lines or json.dumps(quantiles) in lines
+    assert max(map(len, lines)) < 4000
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "5", '{"tokenizer_version": "1"}'])
@@ -306,3 +369,54 @@ def test_half_a_file_is_damaged(tokenizer, tmp_path):
     (tmp_path / "tokenizer.json").write_text(text[: len(text) // 2])
     with pytest.raises(UserError, match="is damaged"):
         Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TokenSettings(variables={"Lactat": VariableSettings()}), "Lactat: .* mean 'Lactate'"),
+        (
+            TokenSettings(variables={"pH": VariableSettings(edges=[7.0, 6.0])}),
+            "variables.pH.edges must be",
+        ),
+        (TokenSettings(within_patient={"weight": "rising"}), "within_patient.weight: no covariate"),
+        (TokenSettings(within_patient={"age": "falling"}), "age=falling is none of rising"),
+        (TokenSettings(within_patient={"gender": "rising"}), "gender=rising, but it is no number"),
+    ],
+)
+def test_exceptions_that_do_not_fit_the_cohort_are_refused(cohort, settings, message):
+    with pytest.raises(UserError, match=message):
+        Tokenizer.fit(cohort, settings)
+
+
+def test_exceptions_of_single_series(cohort):
+    exceptions = {
+        "pH": VariableSettings(edges=[6.8, 7.3, 7.5, 8.0]),
+        "Lactate": VariableSettings(bin_type="raw"),
+        "Heart Rate": VariableSettings(bin_type="quantile", n_bins=3, outlier_rule=False),
+    }
+    numbers = Tokenizer.fit(cohort, TokenSettings(variables=exceptions)).variable_numbers
+    assert numbers["pH"].edges.tolist() == [6.8, 7.3, 7.5, 8.0]
+    assert (numbers["Lactate"].decimals, numbers["Lactate"].places) == (2, 3)
+    rates = cohort.select(split="train").measurements.query("variable == 'Heart Rate'")["value"]
+    expected = np.quantile(rates, [0, 1 / 3, 2 / 3, 1])
+    assert numbers["Heart Rate"].edges == pytest.approx(expected)
+    alone = Tokenizer.fit(cohort).variable_numbers
+    assert isinstance(alone["Lactate"], Bins)
+
+
+def test_soft_targets_of_digits_are_themselves(cohort):
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(bin_type="raw"))
+    tokens, weights = tokenizer.soft_targets()
+    assert np.array_equal(tokens[weights > 0], np.arange(len(tokenizer.vocabulary)))
+
+
+def test_hundreds_of_series_and_nothing_else():
+    names = [f"series {i:03}" for i in range(400)]
+    schema = Schema("wide", "test", variables=[Variable(name, "continuous") for name in names])
+    rows = [[1, 1.0, name, float(i), None] for i, name in enumerate(names)]
+    cohort = build(schema, [[1, 1, None, 0, "train", None]], [], rows)
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(bin_type="raw"))
+    assert tokenizer.variables == names
+    back = decode(tokenizer, encode(tokenizer, cohort)).measurements
+    assert back["value"].tolist() == [float(i) for i in range(400)]

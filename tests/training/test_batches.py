@@ -1,60 +1,85 @@
-"""Every token of every record is trained on once, and padding never is."""
+"""Every token of every record is trained on once, and padding and heads never are."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synehrgy.tokenizer import Records
-from synehrgy.training.batches import IGNORE, epoch_order, pad_batches
-
-PAD = 0
-
-
-def make_records(lengths: list[int]) -> Records:
-    """Records whose tokens are all different, so that each can be found again."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = np.arange(1, offsets[-1] + 1, dtype=np.uint16)
-    n = len(lengths)
-    return Records(tokens, offsets, np.arange(n), np.zeros(n, dtype=np.int8))
+from synehrgy.settings import TokenSettings
+from synehrgy.tokenizer import Records, Tokenizer, encode
+from synehrgy.tokenizer.grammar import HISTORY, PAD
+from synehrgy.tokenizer.segments import Cutter, cut_records
+from synehrgy.training.batches import IGNORE, Batcher, epoch_order
+from tests.cohorts import small_cohort
 
 
+def batcher_of(n_patients=12, n_ctx=80, max_segments=4, max_tokens=400, **how):
+    cohort = small_cohort(n_patients)
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=1, **how))
+    records = encode(tokenizer, cohort)
+    segments = cut_records(tokenizer, records, np.arange(len(records)), n_ctx)
+    return tokenizer, records, Batcher(tokenizer, records, segments, max_segments, max_tokens)
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=30),
-    max_records=st.integers(1, 8),
-    max_tokens=st.integers(16, 200),
-    n_ctx=st.integers(4, 50),
+    max_segments=st.integers(1, 8),
+    max_tokens=st.integers(16, 400),
+    n_ctx=st.integers(70, 200),
+    long_records=st.sampled_from(["continue", "truncate"]),
+    data=st.data(),
 )
-def test_each_target_appears_once_with_its_own_past(lengths, max_records, max_tokens, n_ctx):
-    records = make_records(lengths)
-    rows = np.arange(len(lengths))
-    pairs = []
-    for batch in pad_batches(records, rows, max_records, max_tokens, n_ctx, PAD):
-        assert len(batch.inputs) <= max_records
+def test_each_target_appears_once_with_its_own_past(
+    max_segments, max_tokens, n_ctx, long_records, data
+):
+    tokenizer, records, batcher = batcher_of(
+        8, n_ctx, max_segments, max_tokens, long_records=long_records
+    )
+    segments, cutter = batcher.segments, None
+    if long_records == "continue":
+        cutter = Cutter(tokenizer)
+    rows = np.array(data.draw(st.permutations(range(len(segments)))))
+    seen = []
+    for batch in batcher.batches(rows):
+        assert len(batch.inputs) <= max_segments
         assert batch.inputs.shape == batch.targets.shape
-        assert (batch.inputs.shape[1] + 1) * len(batch.inputs) <= max_tokens or len(
-            batch.inputs
-        ) == 1
-        real = (batch.targets != IGNORE).numpy()
-        assert batch.n_targets == real.sum()
-        # Padding only ever stands after a record's tokens.
-        assert np.all(np.diff(real.astype(int), axis=1) <= 0)
-        pairs += zip(batch.inputs.numpy()[real], batch.targets.numpy()[real], strict=True)
-    expected = [
-        (token, token + 1)
-        for start, length in zip(records.offsets, lengths, strict=False)
-        for token in range(start + 1, start + min(length, n_ctx))
-    ]
-    assert sorted(pairs) == expected
+        width = batch.inputs.shape[1] + 1
+        assert width * len(batch.inputs) <= max_tokens or len(batch.inputs) == 1
+        asked = (batch.targets != IGNORE).numpy()
+        assert batch.n_targets == asked.sum()
+        for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+            seen.append((inputs, targets))
+    expected = []
+    for i in range(len(segments)):
+        record = records[int(segments.record[i])].astype(np.int64)
+        start, stop = int(segments.start[i]), int(segments.stop[i])
+        head = cutter.head(record, start).tolist() if start else []
+        expected.append([*head, *record[start:stop].tolist()])
+    found = []
+    pad = tokenizer.token(PAD)
+    for inputs, targets in seen:
+        n_head = next(j for j, t in enumerate(targets) if t != IGNORE)
+        asked = [t for t in targets if t != IGNORE]
+        # One stretch of targets: the head before, the padding after.
+        assert targets[n_head : n_head + len(asked)] == asked
+        whole = [*inputs[: n_head + 1], *asked]
+        assert inputs[: len(whole) - 1] == whole[:-1]
+        assert set(inputs[len(whole) - 1 :]) <= {pad, whole[-1]}
+        found.append(whole)
+        is_first = inputs[0] != tokenizer.token(HISTORY)
+        # All of a head is given, the last of it to predict from.
+        assert n_head == 0 or not is_first
+    assert sorted(found) == sorted(expected)
 
 
 def test_little_is_padded():
-    lengths = np.random.default_rng(0).integers(20, 1000, 128).tolist()
-    records = make_records(lengths)
-    padded = sum(
-        batch.inputs.numel() for batch in pad_batches(records, np.arange(128), 64, 8192, 1024, PAD)
-    )
-    assert padded < 1.15 * sum(lengths)
+    cohort = small_cohort(300)
+    tokenizer = Tokenizer.fit(cohort)
+    records = encode(tokenizer, cohort)
+    segments = cut_records(tokenizer, records, np.arange(len(records)), 160)
+    batcher = Batcher(tokenizer, records, segments, 64, 8192)
+    padded = sum(batch.inputs.numel() for batch in batcher.batches(np.arange(len(segments))))
+    assert padded < 1.15 * segments.lengths.sum()
 
 
 def test_order_belongs_to_seed_and_epoch():
@@ -66,7 +91,7 @@ def test_order_belongs_to_seed_and_epoch():
 
 
 def test_records_are_read_from_disk(tmp_path):
-    records = make_records([5, 9])
+    tokenizer, records, batcher = batcher_of()
     np.save(tmp_path / "tokens.npy", records.tokens)
     mapped = Records(
         np.load(tmp_path / "tokens.npy", mmap_mode="r"),
@@ -74,7 +99,10 @@ def test_records_are_read_from_disk(tmp_path):
         records.subject_ids,
         records.splits,
     )
-    (batch,) = pad_batches(mapped, np.array([1]), 4, 100, 100, PAD)
-    assert batch.targets.tolist() == [list(range(7, 15))]
+    other = Batcher(tokenizer, mapped, batcher.segments, 4, 400)
+    rows = np.arange(len(batcher.segments))
+    for one, two in zip(batcher.batches(rows), other.batches(rows), strict=True):
+        assert one.inputs.equal(two.inputs)
+        assert one.targets.equal(two.targets)
     with pytest.raises(ValueError, match="read-only"):
         mapped.tokens[0] = 1

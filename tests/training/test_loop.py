@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from synehrgy.cli import compose
 from synehrgy.cohort import Covariate, Schema
 from synehrgy.errors import UserError
+from synehrgy.generation.sampler import sample
 from synehrgy.settings import HyperParameters, TokenSettings
-from synehrgy.tokenizer import Tokenizer, tokenise
+from synehrgy.tokenizer import Tokenizer, as_preprocessed, find_faults, tokenise
+from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.checkpoint import find_run, load_run, save_model
-from synehrgy.training.loop import Trainer, _new_model, learning_rate, train
+from synehrgy.training.loop import Trainer, _new_model, as_trained, learning_rate, train
 from tests.cohorts import build, small_cohort, write
 from tests.conftest import train_overrides
 
@@ -78,21 +80,25 @@ def test_same_seed_gives_the_same_weights(cohort_folder, tmp_path, trained):
 
 def gradients(cohort_folder, *overrides):
     config = compose("train", train_overrides(cohort_folder, cohort_folder.parent, *overrides))
-    store = tokenise(cohort_folder, TokenSettings())
+    store = as_trained(tokenise(cohort_folder, TokenSettings()), config.train)
     torch.manual_seed(0)
     model = _new_model(config, store.tokenizer)
     trainer = Trainer(config, model, store, torch.device("cpu"))
     trainer.optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-    trainer._step(store.of_split("train")[:16])
+    trainer._step(np.arange(16), epoch=1)
     return {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_splitting_a_step_changes_nothing(cohort_folder):
+SHUFFLES = ["label_shuffle=True", "ts_shuffle=True", "code_shuffle=True", "mask_prob=0.2"]
+
+
+@pytest.mark.parametrize("augmentation", [[], SHUFFLES])
+def test_splitting_a_step_changes_nothing(cohort_folder, augmentation):
     """Accumulation is weighted by tokens, so any split equals one large batch."""
-    no_clip = "train.gclip=1e9"
-    whole = gradients(cohort_folder, "hparams.mini_batch=16", no_clip)
-    parts = gradients(cohort_folder, "hparams.mini_batch=4", "hparams.n_accum=4", no_clip)
-    small = gradients(cohort_folder, "hparams.mini_batch=16", "hparams.max_tokens=100", no_clip)
+    more = ["train.gclip=1e9", *augmentation]
+    whole = gradients(cohort_folder, "hparams.mini_batch=16", *more)
+    parts = gradients(cohort_folder, "hparams.mini_batch=4", "hparams.n_accum=4", *more)
+    small = gradients(cohort_folder, "hparams.mini_batch=16", "hparams.max_tokens=100", *more)
     for name, expected in whole.items():
         torch.testing.assert_close(parts[name], expected, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(small[name], expected, rtol=1e-3, atol=1e-6)
@@ -131,7 +137,7 @@ def test_soft_labels_act_in_training_only(cohort_folder, tmp_path):
     store = tokenise(cohort_folder, TokenSettings())
     run = load_run(soft, torch.device("cpu"))
     trainer = Trainer(config, run.model, store, torch.device("cpu"))
-    (batch,) = trainer._batches(store.of_split("val")[:4])
+    (batch,) = trainer.val_batches.batches(np.arange(4))
     run.model.eval()
     objective, reported = trainer._loss(batch)
     assert objective == reported
@@ -167,7 +173,7 @@ def test_other_token_settings_are_tokenised_again(cohort_folder, tmp_path):
     )
     tokenizer = Tokenizer.load(train(config) / "tokenizer.json")
     assert tokenizer.settings.bin_type == "quantile"
-    assert all(len(edges) <= 5 for edges in tokenizer.variable_edges.values())
+    assert all(len(numbers.edges) <= 5 for numbers in tokenizer.variable_numbers.values())
     store = tokenise(cohort_folder, TokenSettings())
     assert store.tokenizer.settings.bin_type == "uniform"
 
@@ -187,10 +193,10 @@ def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatc
     overrides = train_overrides(cohort_folder, tmp_path, "train.epochs=3")
     original = Trainer.epoch
 
-    def interrupted(self, rows, epoch):
+    def interrupted(self, epoch):
         if epoch == 2:
             raise KeyboardInterrupt
-        return original(self, rows, epoch)
+        return original(self, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "epoch", interrupted)
@@ -284,3 +290,60 @@ def test_a_failed_save_leaves_the_last_model(trained, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_model(tmp_path, run.model)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_every_token_of_long_records_is_trained_on_once(cohort_folder, tmp_path, capsys):
+    """Segments go on to the end of each record; published truncation loses what is beyond."""
+    store = tokenise(cohort_folder, TokenSettings())
+    total = int(store.records.lengths[store.of_split("train")].sum())
+    n_records = len(store.of_split("train"))
+
+    def targets(*more):
+        overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=64", *more)
+        config = compose("train", overrides)
+        chosen = tokenise(cohort_folder, as_preprocessed(cohort_folder, config.preprocess))
+        trainer = Trainer(config, _new_model(config, chosen.tokenizer), chosen, torch.device("cpu"))
+        batches = trainer.train_batches.batches(
+            np.arange(len(trainer.train_batches.segments)), epoch=1
+        )
+        return sum(batch.n_targets for batch in batches), trainer.describe()
+
+    # All but <s>, which nothing precedes.
+    found, text = targets()
+    assert found == total - n_records
+    assert "hold 100.0% of them" in text
+    cut, text = targets("preprocess.long_records=truncate")
+    assert cut < 0.8 * total
+    assert "hold 100.0%" not in text.splitlines()[0]
+
+
+def test_validation_loss_of_long_records_is_that_of_their_segments(cohort_folder, tmp_path):
+    overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=64", "train.epochs=1")
+    folder = train(compose("train", overrides))
+    run = load_run(folder, torch.device("cpu"))
+    store = tokenise(cohort_folder, TokenSettings())
+    cutter = Cutter(store.tokenizer)
+    total = n = 0
+    for row in store.of_split("val"):
+        record = store.records[row].astype(np.int64)
+        segments = cut_records(store.tokenizer, store.records, np.array([row]), 64)
+        for start, stop in zip(segments.start, segments.stop, strict=True):
+            head = cutter.head(record, int(start)) if start else record[:1]
+            body = record[max(start, 1) : stop]
+            tokens = torch.from_numpy(np.concatenate([head, body]))[None]
+            logits = run.model(tokens[:, :-1])[0, len(head) - 1 :]
+            total += F.cross_entropy(logits, torch.from_numpy(body), reduction="sum").item()
+            n += len(body)
+    assert n == store.records.lengths[store.of_split("val")].sum() - len(store.of_split("val"))
+    assert total / n == pytest.approx(metrics_of(folder)[0]["val_loss"], rel=1e-4)
+
+
+def test_training_without_series_and_in_any_order(cohort_folder, tmp_path):
+    """What was free in training is free in the tokenizer of the run, and stays so on disk."""
+    more = ["train.epochs=1", "ignore_ts=True", *SHUFFLES]
+    folder = train(compose("train", train_overrides(cohort_folder, tmp_path, *more)))
+    run = load_run(folder, torch.device("cpu"))
+    assert run.tokenizer.free_order == ["labels", "series"]
+    assert run.config["train"]["mask_prob"] == 0.2
+    (batch,) = sample(run.model, run.tokenizer, 8, batch_size=8)
+    assert find_faults(run.tokenizer, batch.records) == []

@@ -1,0 +1,206 @@
+"""What a tokenizer learns from a cohort, piece by piece."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synehrgy.cohort import Cohort, Schema, parents
+from synehrgy.errors import UserError, nearest
+from synehrgy.settings import TokenSettings, VariableSettings
+from synehrgy.tokenizer.bins import fit_edges
+from synehrgy.tokenizer.clock import gap_hours, seconds_within
+from synehrgy.tokenizer.quantities import Bins, Digits
+
+RULES = ("rising", "constant", "free")
+
+
+def check_settings(schema: Schema, settings: TokenSettings) -> None:
+    """Refuse settings that do not fit the cohort.
+
+    Raises:
+        UserError: edges that do not ascend, or names that the schema does not declare.
+    """
+    check_edges("gap_edges", settings.gap_edges)
+    if settings.gap_edges[0] < 0:
+        raise UserError(f"preprocess.gap_edges begin below 0: {settings.gap_edges}.")
+    numbers = [c.name for c in schema.covariates if c.kind == "continuous"]
+    defaults = TokenSettings()
+    # The default edges and rules may name a covariate that this cohort lacks; others are a mistake.
+    for name in settings.covariate_edges.keys() - defaults.covariate_edges.keys():
+        if name not in numbers:
+            raise UserError(
+                f"preprocess.covariate_edges.{name}: the cohort has no continuous covariate "
+                f"of this name.{nearest(name, numbers)}"
+            )
+    for name, edges in settings.covariate_edges.items():
+        check_edges(f"covariate_edges.{name}", edges)
+    everything = [c.name for c in schema.covariates]
+    for name, rule in settings.within_patient.items():
+        where = f"preprocess.within_patient.{name}"
+        if name not in everything and name not in defaults.within_patient:
+            raise UserError(f"{where}: no covariate of the cohort.{nearest(name, everything)}")
+        if rule not in RULES:
+            raise UserError(f"{where}={rule} is none of {', '.join(RULES)}.")
+        if rule == "rising" and name in everything and name not in numbers:
+            raise UserError(f"{where}=rising, but it is no number.")
+    series = [v.name for v in schema.variables_of("continuous")]
+    for name, exception in settings.variables.items():
+        where = f"preprocess.variables.{name}"
+        if name not in series:
+            raise UserError(f"{where}: no continuous series of the cohort.{nearest(name, series)}")
+        if exception.edges is not None:
+            check_edges(f"variables.{name}.edges", exception.edges)
+
+
+def check_edges(name: str, edges: list[float]) -> None:
+    """Refuse edges that do not ascend.
+
+    Raises:
+        UserError: names the setting.
+    """
+    if len(edges) < 2 or not np.all(np.diff(edges) > 0) or not np.all(np.isfinite(edges)):
+        raise UserError(f"preprocess.{name} must be at least two ascending numbers, got {edges}.")
+
+
+def fit_numbers(
+    values: NDArray[np.float64], settings: TokenSettings, exception: VariableSettings | None = None
+) -> Bins | Digits:
+    """How a continuous quantity is written.
+
+    Args:
+        values: finite numbers of the train split, at least one.
+        settings: for all quantities.
+        exception: for this one; what it leaves open is as for all.
+    """
+    exception = exception or VariableSettings()
+    bin_type = exception.bin_type or settings.bin_type
+    if exception.edges is not None:
+        return Bins.fit(values, np.array(exception.edges, dtype=np.float64))
+    if bin_type == "raw":
+        return Digits.fit(values)
+    rule = settings.outlier_rule if exception.outlier_rule is None else exception.outlier_rule
+    return Bins.fit(values, fit_edges(values, bin_type, exception.n_bins or settings.n_bins, rule))
+
+
+def fit_covariates(train: Cohort, settings: TokenSettings) -> dict[str, Bins | Digits]:
+    """How each continuous covariate is written, of those with any value in the train split."""
+    found = {}
+    for covariate in train.schema.covariates:
+        if covariate.kind != "continuous":
+            continue
+        values = train.stays[covariate.name].dropna().to_numpy()
+        given = settings.covariate_edges.get(covariate.name)
+        if given is not None or len(values):
+            found[covariate.name] = fit_numbers(values, settings, VariableSettings(edges=given))
+    return found
+
+
+def fit_variables(train: Cohort, settings: TokenSettings) -> dict[str, Bins | Digits]:
+    """How each continuous series is written, of those with any value in the train split."""
+    continuous = {v.name for v in train.schema.variables_of("continuous")}
+    values = train.measurements.groupby("variable", observed=True)["value"]
+    found = {
+        str(name): fit_numbers(v.to_numpy(), settings, settings.variables.get(str(name)))
+        for name, v in values
+        if name in continuous
+    }
+    # The order of the groups is that of the rows' categories, which the file must not show.
+    return dict(sorted(found.items()))
+
+
+def fit_gaps(train: Cohort, settings: TokenSettings) -> Bins:
+    """Bins of the hours from one time point to the next, the first from admission."""
+    points = _time_points(train)
+    starts = (points["stay_id"].diff() != 0).to_numpy()
+    gaps = gap_hours(starts, points["hours"].to_numpy())
+    return Bins.fit(gaps, np.array(settings.gap_edges, dtype=np.float64))
+
+
+def fit_seconds(train: Cohort) -> Bins:
+    """How the seconds within their minute are distributed over time points, as one bin."""
+    found = seconds_within(_time_points(train)["hours"].to_numpy())
+    return Bins.fit(found if len(found) else np.zeros(1), np.array([0.0, 60.0]))
+
+
+def _time_points(cohort: Cohort) -> pd.DataFrame:
+    rows = cohort.measurements[["stay_id", "hours"]]
+    # Rows are sorted, so a time point's rows stand together.
+    same = (rows["stay_id"].diff() == 0) & (rows["hours"].diff() == 0)
+    return rows[~same]
+
+
+def fit_codes(cohort: Cohort, train: Cohort, settings: TokenSettings) -> dict[str, list[str]]:
+    """The codes kept of each system, in alphabetical order.
+
+    With ``rare_codes=parent`` a rare code counts for its nearest parent, and this one, if it is
+    still rare, for the next.
+    """
+    counted = train if settings.count_codes_in == "train" else cohort
+    counts = counted.codes.groupby(["system", "code"], observed=True).size()
+    least = 1 if settings.rare_codes == "keep" else settings.min_code_count
+    kept: dict[str, list[str]] = {system.name: [] for system in cohort.schema.code_systems}
+    for system in kept:
+        if system not in counts.index.get_level_values("system"):
+            continue
+        of_system = Counter({str(code): int(n) for code, n in counts.xs(system).items()})
+        if settings.rare_codes == "parent":
+            _count_for_parents(system, of_system, least)
+        kept[system] = sorted(code for code, count in of_system.items() if count >= least)
+    return kept
+
+
+def _count_for_parents(system: str, counts: Counter[str], least: int) -> None:
+    for length in range(max(map(len, counts)), 1, -1):
+        for code in [c for c in counts if len(c) == length and counts[c] < least]:
+            above = parents(system, code)
+            if above:
+                counts[above[0]] += counts.pop(code)
+
+
+def fit_rules(cohort: Cohort, wanted: dict[str, str]) -> dict[str, str]:
+    """Which covariates keep their rule in the whole cohort, so that every stay can be encoded.
+
+    Args:
+        cohort: of all splits.
+        wanted: ``rising``, ``constant`` or ``free`` by covariate; those that the cohort lacks are
+            left out.
+    """
+    return {
+        c.name: rule
+        for c in cohort.schema.covariates
+        if (rule := wanted.get(c.name, "free")) != "free" and not n_broken(cohort, c.name, rule)
+    }
+
+
+def n_broken(cohort: Cohort, covariate: str, rule: str) -> int:
+    """How many stays contradict the one before of the same patient that states the covariate."""
+    stated = cohort.stays[["subject_id", covariate]].dropna()
+    same = stated["subject_id"].diff() == 0
+    values = stated[covariate]
+    broken = values.diff() < 0 if rule == "rising" else values != values.shift()
+    return int((same & broken).sum())
+
+
+def fit_nullable(cohort: Cohort) -> list[str]:
+    """Covariates that some stay lacks, in declared order."""
+    return [c.name for c in cohort.schema.covariates if cohort.stays[c.name].isna().any()]
+
+
+def known_codes(system: str, codes: Iterable[str], kept: list[str], to_parent: bool) -> list[int]:
+    """Place among the kept codes of each code or, where asked for, of its nearest kept parent.
+
+    Returns:
+        -1 for a code that has neither; places of parents are given as ``-2 - place``.
+    """
+    place = {code: i for i, code in enumerate(kept)}
+    found = []
+    for code in codes:
+        at = place.get(code, -1)
+        if at < 0 and to_parent:
+            above = next((p for p in parents(system, code) if p in place), None)
+            at = -1 if above is None else -2 - place[above]
+        found.append(at)
+    return found

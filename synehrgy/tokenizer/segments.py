@@ -1,0 +1,212 @@
+"""Long records as several segments that fit a context, without losing a token.
+
+A record longer than the context is cut where nothing is left half said: after a time point or
+after a code. Each further segment begins with ``<history>`` and the standing facts of the open
+admission, and goes on exactly where the last one ended:
+
+    <history> covariates </covar> labels </label>                     | further codes ...
+    <history> covariates </covar> labels </label> </code> elapsed=... | further time points ...
+
+The head is given, never predicted, so all segments of a record together predict each of its tokens
+once. Training cuts records so, and generation does the same when it reaches the context.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synehrgy.errors import UserError
+from synehrgy.tokenizer import grammar as g
+from synehrgy.tokenizer.bins import find_bins
+from synehrgy.tokenizer.encode import Records
+from synehrgy.tokenizer.quantities import Digits
+from synehrgy.tokenizer.tokenizer import ELAPSED, ELAPSED_EDGES, Tokenizer
+
+Ints = NDArray[np.int64]
+
+NO_ELAPSED = -1
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Parts of records that together hold every token that is trained on.
+
+    Attributes:
+        record: int64 [n]; number of the record.
+        start, stop: int64 [n]; the segment's tokens are those from start to stop of its record.
+        facts_start, facts_stop: int64 [n]; the standing facts, within the record; equal for the
+            first segment of a record, which needs none.
+        elapsed: int64 [n]; token that says how long the admission has run, -1 in the first segment
+            and where its codes go on.
+    """
+
+    record: Ints
+    start: Ints
+    stop: Ints
+    facts_start: Ints
+    facts_stop: Ints
+    elapsed: Ints
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @property
+    def head_lengths(self) -> Ints:
+        """Tokens of the head of each: ``<history>``, the facts, ``</code>`` and elapsed time."""
+        facts = self.facts_stop - self.facts_start
+        return np.where(facts > 0, 1 + facts + 2 * (self.elapsed != NO_ELAPSED), 0)
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each segment, with its head."""
+        return self.head_lengths + self.stop - self.start
+
+    def take(self, rows: Ints) -> "Segments":
+        """Some of the segments, in the order asked for."""
+        return Segments(
+            *(self.record[rows], self.start[rows], self.stop[rows]),
+            *(self.facts_start[rows], self.facts_stop[rows], self.elapsed[rows]),
+        )
+
+
+def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) -> Segments:
+    """Cut records into segments of at most ``n_ctx`` tokens, heads included.
+
+    With ``long_records=truncate`` each record gives one segment, and the rest of it is lost.
+
+    Args:
+        tokenizer: whose settings say what becomes of long records.
+        records: of all splits.
+        rows: numbers of the records to cut, in any order.
+        n_ctx: of the model.
+
+    Returns:
+        Segments in the order of rows; those of a record stand together, in order.
+
+    Raises:
+        UserError: a context too short to hold a head and one time point of a record.
+    """
+    if tokenizer.settings.long_records == "truncate":
+        return _whole(rows, np.minimum(records.lengths[rows], n_ctx))
+    is_long = records.lengths[rows] > n_ctx
+    cutter = Cutter(tokenizer)
+    parts = [_whole(rows[~is_long], records.lengths[rows[~is_long]])]
+    for row in rows[is_long]:
+        parts.append(cutter.cut(int(row), records[row], n_ctx))
+    fields = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in Segments.__dataclass_fields__
+    )
+    segments = Segments(*fields)
+    place = np.empty(len(records), dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    return segments.take(np.argsort(place[segments.record], kind="stable"))
+
+
+def _whole(rows: Ints, lengths: Ints) -> Segments:
+    zero = np.zeros(len(rows), dtype=np.int64)
+    return Segments(rows, zero, lengths, zero, zero, np.full(len(rows), NO_ELAPSED))
+
+
+class Cutter:
+    """Finds where a record may be cut, and what stands at the head of what follows.
+
+    Args:
+        tokenizer: with ``long_records=continue``.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        grammar = tokenizer.grammar
+        self.kind_of = tokenizer.kind_of
+        self.is_time, self.is_code = grammar.is_time, grammar.is_code
+        self.begins = [grammar.index(g.START), grammar.index(g.END_ADMISSION)]
+        self.end_labels = grammar.index(g.END_LABELS)
+        self.hours_of = tokenizer.hours_of
+        self.history = tokenizer.token(g.HISTORY)
+        self.end_codes = tokenizer.token(g.END_CODES)
+        self.first_elapsed = tokenizer.token(ELAPSED)
+
+    def cuts(self, tokens: Ints) -> Ints:
+        """Positions before which a record (or its beginning) may be cut, ascending.
+
+        After a code it may be cut at once; after a time, as soon as the next token shows that the
+        time is complete.
+        """
+        kind = self.kind_of[tokens]
+        after_time = self.is_time[kind] & np.append(~self.is_time[kind[1:]], False)
+        return np.flatnonzero(after_time | self.is_code[kind]) + 1
+
+    def facts(self, tokens: Ints, cut: int) -> tuple[int, int, int]:
+        """Where the standing facts at a cut begin and end, and the token of the elapsed time."""
+        kind = self.kind_of[tokens[:cut]]
+        start = int(np.flatnonzero(np.isin(kind, self.begins))[-1]) + 1
+        stop = int(np.flatnonzero(kind == self.end_labels)[-1]) + 1
+        if self.is_code[kind[-1]]:
+            return start, stop, NO_ELAPSED
+        hours = self.hours_of[tokens[stop:cut]].sum()
+        return start, stop, self.first_elapsed + int(find_bins(hours, ELAPSED_EDGES))
+
+    def head(self, tokens: Ints, cut: int) -> Ints:
+        """The head of the segment that goes on with a record from a cut."""
+        start, stop, elapsed = self.facts(tokens, cut)
+        closing = [] if elapsed == NO_ELAPSED else [self.end_codes, elapsed]
+        return np.array([self.history, *tokens[start:stop], *closing], dtype=np.int64)
+
+    def cut(self, row: int, record: NDArray[np.unsignedinteger], n_ctx: int) -> Segments:
+        """Cut one record, each time as late as the context allows.
+
+        Raises:
+            UserError: no place to cut within the context.
+        """
+        tokens = record.astype(np.int64)
+        cuts = self.cuts(tokens)
+        # What must be in the context before it is settled that the record may be cut there.
+        settled = cuts + self.is_time[self.kind_of[tokens[cuts - 1]]]
+        found: list[tuple[int, ...]] = []
+        start, facts = 0, (0, 0, NO_ELAPSED)
+        while True:
+            head = 0 if not start else 1 + facts[1] - facts[0] + 2 * (facts[2] != NO_ELAPSED)
+            limit = start + n_ctx - head
+            if len(tokens) <= limit:
+                break
+            place = int(np.searchsorted(settled, limit, side="right")) - 1
+            if place < 0 or cuts[place] <= start:
+                nearest = settled[cuts > start]
+                needed = head + int(nearest[0] if len(nearest) else len(tokens)) - start
+                raise UserError(
+                    f"hparams.n_ctx={n_ctx} is too short to go on with record {row} at its token "
+                    f"{start}: {needed} tokens belong together there. Take a longer context, or "
+                    "preprocess.long_records=truncate."
+                )
+            cut = int(cuts[place])
+            found.append((row, start, cut, *facts))
+            start, facts = cut, self.facts(tokens, cut)
+        found.append((row, start, len(tokens), *facts))
+        return Segments(*np.array(found, dtype=np.int64).T)
+
+
+def longest_head(tokenizer: Tokenizer) -> int:
+    """Tokens of the longest head of a segment that the grammar allows."""
+    covariates = 0
+    for covariate in tokenizer.schema.covariates:
+        numbers = tokenizer.covariate_numbers.get(covariate.name)
+        covariates += numbers.places + 1 if isinstance(numbers, Digits) else 1
+    # <history>, </covar>, </label>, </code> and the elapsed time.
+    return covariates + len(tokenizer.schema.labels) + 5
+
+
+def without_series(tokenizer: Tokenizer, records: Records) -> Records:
+    """The same records without their time points."""
+    grammar = tokenizer.grammar
+    is_series = (grammar.is_time | (grammar.variable >= 0))[tokenizer.kind_of]
+    kept = ~is_series[records.tokens]
+    kept_before = np.concatenate([[0], np.cumsum(kept)])
+    return Records(
+        records.tokens[kept],
+        kept_before[records.offsets],
+        records.subject_ids,
+        records.splits,
+        records.dropped,
+        records.changed,
+    )

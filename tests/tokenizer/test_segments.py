@@ -1,0 +1,184 @@
+"""Long records in several segments: nothing is lost, and each goes on where the last one ended."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from synehrgy.errors import UserError
+from synehrgy.settings import BIN_TYPES, CLOCKS, TokenSettings
+from synehrgy.tokenizer import Tokenizer, encode, find_faults
+from synehrgy.tokenizer import grammar as g
+from synehrgy.tokenizer.segments import (
+    NO_ELAPSED,
+    Cutter,
+    cut_records,
+    longest_head,
+    without_series,
+)
+from synehrgy.tokenizer.tokenizer import ELAPSED, ELAPSED_EDGES
+from tests.cohorts import cohorts, small_cohort
+from tests.tokens import records_of, words
+
+CONTINUE = TokenSettings(min_code_count=1)
+
+
+def body(records, segments, i):
+    return records[int(segments.record[i])][segments.start[i] : segments.stop[i]]
+
+
+def assert_nothing_is_lost(records, segments, rows, n_ctx):
+    assert segments.lengths.max() <= n_ctx
+    for row in rows:
+        mine = np.flatnonzero(segments.record == row)
+        assert np.all(np.diff(mine) == 1)
+        parts = [body(records, segments, i) for i in mine]
+        assert np.array_equal(np.concatenate(parts), records[row])
+        assert all(len(part) for part in parts)
+        assert segments.head_lengths[mine[0]] == 0
+        assert np.all(segments.head_lengths[mine[1:]] > 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    cohort=cohorts(),
+    time=st.sampled_from(CLOCKS),
+    bin_type=st.sampled_from(BIN_TYPES),
+    n_ctx=st.integers(8, 60),
+    data=st.data(),
+)
+def test_no_token_of_any_cohort_is_lost(cohort, time, bin_type, n_ctx, data):
+    how = TokenSettings(rare_codes="keep", time=time, bin_type=bin_type, covariate_edges={})
+    tokenizer = Tokenizer.fit(cohort, how)
+    records = encode(tokenizer, cohort)
+    rows = np.array(data.draw(st.permutations(range(len(records)))))
+    try:
+        segments = cut_records(tokenizer, records, rows, n_ctx)
+    except UserError:
+        # Only where what belongs together does not fit.
+        assume(False)
+    assert segments.record[np.flatnonzero(segments.start == 0)].tolist() == rows.tolist()
+    assert_nothing_is_lost(records, segments, rows, n_ctx)
+    assert segments.head_lengths.max() <= longest_head(tokenizer)
+
+
+def test_every_cut_is_as_late_as_the_context_allows():
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, CONTINUE)
+    records = encode(tokenizer, cohort)
+    rows = np.arange(len(records))
+    segments = cut_records(tokenizer, records, rows, 50)
+    assert_nothing_is_lost(records, segments, rows, 50)
+    assert len(segments) > 1.5 * len(records)
+    cutter = Cutter(tokenizer)
+    for i in np.flatnonzero(np.diff(segments.record) == 0):
+        record = records[int(segments.record[i])].astype(np.int64)
+        in_context = record[: segments.start[i] + 50 - segments.head_lengths[i]]
+        assert cutter.cuts(in_context)[-1] == segments.stop[i]
+
+
+def test_a_segment_begins_with_the_standing_facts():
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, CONTINUE)
+    records = encode(tokenizer, cohort)
+    segments = cut_records(tokenizer, records, np.arange(len(records)), 50)
+    cutter = Cutter(tokenizer)
+    n_codes = n_series = 0
+    for i in np.flatnonzero(segments.start > 0):
+        record = records[int(segments.record[i])].astype(np.int64)
+        cut = int(segments.start[i])
+        text, before = words(tokenizer, record), words(tokenizer, record[:cut])
+        head = words(tokenizer, cutter.head(record, cut))
+        assert len(head) == segments.head_lengths[i]
+        # Read off the record by hand.
+        opened = max([0, *(j for j, word in enumerate(before) if word == "</adm>")])
+        labels = before.index("</label>", opened)
+        facts = before[opened + 1 : labels + 1]
+        assert facts[0].startswith("age=")
+        if before[-1].startswith("icd9"):
+            n_codes += 1
+            assert head == ["<history>", *facts]
+            assert segments.elapsed[i] == NO_ELAPSED
+            continue
+        n_series += 1
+        units = {"d": 1440, "h": 60, "min": 1}
+        times = [word[1:].split() for word in before[labels:] if word.startswith("+")]
+        hours = sum(int(amount) * units[unit] for amount, unit in times) / 60
+        place = max(0, np.searchsorted(ELAPSED_EDGES, hours) - 1)
+        low, high = ELAPSED_EDGES[place : place + 2]
+        assert head == ["<history>", *facts, "</code>", f"elapsed=({low:g}, {high:g}] h"]
+        assert not text[cut].startswith("+")
+    assert n_codes > 5
+    assert n_series > 10
+
+
+def test_truncation_is_as_published():
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(long_records="truncate"))
+    assert ELAPSED not in tokenizer.grammar.kinds
+    records = encode(tokenizer, cohort)
+    rows = np.arange(len(records))[::-1]
+    segments = cut_records(tokenizer, records, rows, 50)
+    assert segments.record.tolist() == rows.tolist()
+    assert segments.start.tolist() == [0] * len(rows)
+    assert segments.stop.tolist() == np.minimum(records.lengths[rows], 50).tolist()
+
+
+def test_a_context_too_short_for_what_belongs_together_is_refused():
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, CONTINUE)
+    records = encode(tokenizer, cohort)
+    with pytest.raises(UserError, match=r"n_ctx=16 is too short .* tokens belong together"):
+        cut_records(tokenizer, records, np.arange(len(records)), 16)
+
+
+def test_elapsed_time_with_published_gaps_is_that_of_typical_gaps():
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(time="gap"))
+    assert tokenizer.hours_of.astype(bool).sum() == 15
+    first = tokenizer.token("gap")
+    assert tokenizer.hours_of[first : first + 15].tolist() == tokenizer.gaps.middles.tolist()
+
+
+def test_records_without_their_series():
+    cohort = small_cohort(20)
+    tokenizer = Tokenizer.fit(cohort, CONTINUE)
+    records = encode(tokenizer, cohort)
+    without = without_series(tokenizer, records)
+    assert find_faults(tokenizer, without) == []
+    for i in range(len(records)):
+        expected = [
+            word
+            for word in words(tokenizer, records[i])
+            if not word.startswith(("+", "Glasgow", "Heart", "Lactate", "pH"))
+        ]
+        assert words(tokenizer, without[i]) == expected
+    assert without.lengths.sum() < records.lengths.sum()
+
+
+def test_cuts_by_hand():
+    tokenizer = Tokenizer.fit(small_cohort(20), CONTINUE)
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+    values = [next(t for t in tokenizer.vocabulary if t.startswith(n)) for n in ("Heart", "pH")]
+    texts = [
+        *("<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0", "</label>"),
+        *("icd9_diagnosis:0389", "icd9_diagnosis:4019", "icd9_procedure:3893", "</code>"),
+        *(
+            *values,
+            "+1 h",
+            "+30 min",
+            values[0],
+            "+1 h",
+            "</ts>",
+            "discharge +1 h",
+            "</adm>",
+            "</s>",
+        ),
+    ]
+    record = np.array([number[text] for text in texts])
+    assert find_faults(tokenizer, records_of(tokenizer, record)) == []
+    # After each code, and after each time as a whole: not between its hours and minutes.
+    assert Cutter(tokenizer).cuts(record).tolist() == [7, 8, 9, 14, 16]
+    assert Cutter(tokenizer).cuts(record[:13]).tolist() == [7, 8, 9]
+    assert Cutter(tokenizer).cuts(record[:8]).tolist() == [7, 8]
+    assert g.HISTORY in tokenizer.grammar.kinds
