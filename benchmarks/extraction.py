@@ -11,7 +11,6 @@ benchmarks/results/extraction.json.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from benchmarks.machine import cpu_name
 from synehrgy.files import REPOSITORY, write_json
 from synehrgy.provenance import versions
 from synehrgy.sources.mimic3.resources import read_profile
@@ -226,22 +226,13 @@ def main() -> None:
             usual = _rates(rows, measure(USUAL, str(work / "small")))
             result["usual_way"] = {"times": arguments.reference_times, **usual}
             result["times_faster"] = round(ours["rows_per_second"] / usual["rows_per_second"], 1)
-    result |= {"cpu": _cpu(), "cores": os.cpu_count(), "versions": versions()}
+    result |= {"cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions()}
     write_json(RESULTS, result)
     print(json.dumps(result))
 
 
 def _rates(rows: int, measured: dict[str, float]) -> dict[str, float]:
     return {"event_rows": rows, **measured, "rows_per_second": round(rows / measured["seconds"])}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

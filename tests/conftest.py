@@ -61,3 +61,25 @@ def trained(cohort_folder, tmp_path_factory) -> Path:
         patch.delenv("WANDB_API_KEY", raising=False)
         patch.setattr("synehrgy.training.tracking.wandb_key", lambda: None)
         return train(compose("train", train_overrides(cohort_folder, saved_models)))
+
+
+@pytest.fixture(scope="session")
+def demo_cohort(tmp_path_factory) -> Path:
+    """The open MIMIC-III demo as a cohort on disk; read it, do not write to it."""
+    from synehrgy.sources.mimic3 import extract
+
+    raw, lists = SHARED / "data" / "mimic3-demo", SHARED / "data" / "benchmark-splits"
+    if not (raw.is_dir() and lists.is_dir()):
+        pytest.skip("the open demo and the benchmark's split lists are not beside the repository")
+    path = tmp_path_factory.mktemp("demo") / "cohort"
+    extract(raw, path, name="mimic3_demo", split_dir=lists, progress=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def simulated_folder(tmp_path_factory) -> Path:
+    """A simulated cohort with more than 1,000 train stays; read it, do not write to it."""
+    from synehrgy.sources import simulated_cohort
+
+    path = tmp_path_factory.mktemp("simulated") / "cohort"
+    return simulated_cohort(path, n_patients=2200, seed=3, progress=False)

@@ -353,6 +353,9 @@ def _lengths_of_stay(
 def _series(tokenizer: Tokenizer, cohort: Cohort, counts: Counts) -> tuple[Section, Ints]:
     """Values and times in record order, and the minute of the last time point of each stay."""
     rows = cohort.measurements
+    if tokenizer.no_series:
+        counts.dropped["values, as these records have no series"] += len(rows)
+        rows = rows[:0]
     n_stays = len(cohort.stays)
     last_minute = np.zeros(n_stays, dtype=np.int64)
     variable = rows["variable"].astype("category").cat

@@ -11,7 +11,7 @@ The head is given, never predicted, so all segments of a record together predict
 once. Training cuts records so, and generation does the same when it reaches the context.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from synehrgy.errors import UserError
 from synehrgy.tokenizer import grammar as g
 from synehrgy.tokenizer.bins import find_bins
+from synehrgy.tokenizer.clock import clock_minutes, clock_tokens
 from synehrgy.tokenizer.encode import Records
 from synehrgy.tokenizer.quantities import Digits
 from synehrgy.tokenizer.tokenizer import ELAPSED, ELAPSED_EDGES, Tokenizer
@@ -197,16 +198,25 @@ def longest_head(tokenizer: Tokenizer) -> int:
 
 
 def without_series(tokenizer: Tokenizer, records: Records) -> Records:
-    """The same records without their time points."""
-    grammar = tokenizer.grammar
-    is_series = (grammar.is_time | (grammar.variable >= 0))[tokenizer.kind_of]
-    kept = ~is_series[records.tokens]
-    kept_before = np.concatenate([[0], np.cumsum(kept)])
-    return Records(
-        records.tokens[kept],
-        kept_before[records.offsets],
-        records.subject_ids,
-        records.splits,
-        records.dropped,
-        records.changed,
-    )
+    """The same records without their time points; stays last as long as before."""
+    grammar, word = tokenizer.grammar, tokenizer.stay_word
+    tokens = np.asarray(records.tokens).astype(np.int64)
+    kind = tokenizer.kind_of[tokens]
+    stay_kinds = [grammar.index(name) for name in word.kinds]
+    is_stay = np.isin(kind, stay_kinds)
+    kept = ~(is_stay | grammar.is_time[kind] | (grammar.variable[kind] >= 0))
+    offsets = np.concatenate([[0], np.cumsum(kept)])[records.offsets]
+    shorter = tokens[kept]
+    if word.kinds:
+        # A stay goes on from its last time point, and without those from its admission.
+        ends = kind == grammar.index(g.END_ADMISSION)
+        admission = np.cumsum(ends) - ends
+        stated = np.unique(admission[is_stay])
+        minutes = np.round(60 * tokenizer.hours_of[tokens])
+        minutes[is_stay] = clock_minutes()[tokens[is_stay] - tokenizer.first_of(word)]
+        total = np.bincount(admission, minutes, int(ends.sum()) + 1)[stated]
+        stay, counts = clock_tokens(total.astype(np.int64))
+        at = np.flatnonzero(shorter == tokenizer.token(g.END_ADMISSION))[stated]
+        shorter = np.insert(shorter, np.repeat(at, counts), stay + tokenizer.first_of(word))
+        offsets += np.concatenate([[0], np.cumsum(counts)])[np.searchsorted(at, offsets)]
+    return replace(records, tokens=shorter.astype(tokenizer.dtype), offsets=offsets)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,7 @@ class Tokenizer:
         stay_optional: whether a stay may be of unknown length.
         rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
         free_order: sections whose facts may come in any order: ``labels``, ``series``.
+        no_series: whether records have no time points, though the vocabulary could say them.
     """
 
     schema: Schema
@@ -125,6 +127,7 @@ class Tokenizer:
     stay_optional: bool = True
     rules: dict[str, str] = field(default_factory=dict)
     free_order: list[str] = field(default_factory=list)
+    no_series: bool = False
 
     @classmethod
     def fit(cls, cohort: Cohort, settings: TokenSettings | None = None) -> "Tokenizer":
@@ -156,9 +159,9 @@ class Tokenizer:
             fit_rules(cohort, settings.within_patient),
         )
 
-    def with_free_order(self, *sections: str) -> "Tokenizer":
-        """The same tokenizer, for a model that writes these sections in any order."""
-        return replace(self, free_order=list(sections))
+    def as_trained(self, free_order: Sequence[str] = (), no_series: bool = False) -> "Tokenizer":
+        """The same vocabulary, for a model that was trained on records of another form."""
+        return replace(self, free_order=[*free_order], no_series=no_series)
 
     @cached_property
     def variables(self) -> list[str]:
@@ -246,8 +249,13 @@ class Tokenizer:
             stay_optional=self.stay_optional,
             free_labels=FREE_LABELS in self.free_order,
             free_series=FREE_SERIES in self.free_order,
-            empty=[kind for kind, names in self._names.items() if not names],
+            empty=self._impossible_kinds(),
         )
+
+    def _impossible_kinds(self) -> list[str]:
+        words = [self.variable_word(name) for name in self.variables] if self.no_series else []
+        empty = [kind for kind, names in self._names.items() if not names]
+        return [*empty, *(kind for word in words for kind in word.kinds)]
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -378,6 +386,7 @@ class Tokenizer:
             "stay_optional": self.stay_optional,
             "rules": self.rules,
             "free_order": self.free_order,
+            "no_series": self.no_series,
             "vocabulary": self.vocabulary,
         }
         return _pretty(content | {"checksum": _checksum(content)}) + "\n"
@@ -441,6 +450,7 @@ class Tokenizer:
             content["stay_optional"],
             content["rules"],
             content["free_order"],
+            content["no_series"],
         )
 
 

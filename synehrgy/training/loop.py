@@ -91,10 +91,9 @@ def train(config: TrainConfig) -> Path:
 
 def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
     """The records as they are trained on: without series if so asked, in any order if shuffled."""
-    free = {FREE_LABELS: settings.label_shuffle, FREE_SERIES: settings.ts_shuffle}
-    tokenizer = store.tokenizer.with_free_order(
-        *(name for name, is_free in free.items() if is_free)
-    )
+    shuffles = {FREE_LABELS: settings.label_shuffle, FREE_SERIES: settings.ts_shuffle}
+    free_order = [name for name, is_shuffled in shuffles.items() if is_shuffled]
+    tokenizer = store.tokenizer.as_trained(free_order, settings.ignore_ts)
     records = store.records
     if settings.ignore_ts:
         records = without_series(tokenizer, records)

@@ -227,7 +227,7 @@ def test_mask_depends_on_the_limit_only_near_it():
 )
 def test_the_mask_is_what_a_plain_reader_of_the_record_allows(cohort, how, free, seed):
     """Far from the limit: the automaton, and nothing that the record has said already."""
-    tokenizer = Tokenizer.fit(cohort, how).with_free_order(*sorted(free))
+    tokenizer = Tokenizer.fit(cohort, how).as_trained(sorted(free))
     constraint = Constraint(tokenizer, 100_000, CPU)
     sequence = walk(tokenizer, np.random.default_rng(seed), 40)
     state, memory = RecordState(constraint, 1), Memory(tokenizer)

@@ -186,7 +186,7 @@ def test_random_walks_are_records_on_any_schema(cohort, how, seed, limit):
 )
 def test_a_substituted_token_is_reported_where_the_rule_breaks(seed, free, bin_type, data):
     settings = TokenSettings(min_code_count=1, bin_type=bin_type)
-    tokenizer = Tokenizer.fit(small_cohort(30), settings).with_free_order(*sorted(free))
+    tokenizer = Tokenizer.fit(small_cohort(30), settings).as_trained(sorted(free))
     sequence = walk(tokenizer, np.random.default_rng(seed), 60)
     assert validate(tokenizer, sequence) is None
     at = data.draw(st.integers(0, len(sequence) - 1))
@@ -230,7 +230,7 @@ def test_what_a_record_has_said_already_is_told_in_words():
 
 
 def test_variables_in_any_order_still_come_once():
-    tokenizer = Tokenizer.fit(small_cohort(30)).with_free_order("series", "labels")
+    tokenizer = Tokenizer.fit(small_cohort(30)).as_trained(["series", "labels"])
     names = ["pH", "Heart Rate", "pH"]
     values = [next(t for t in tokenizer.vocabulary if t.startswith(name)) for name in names]
     number = {text: i for i, text in enumerate(tokenizer.vocabulary)}

@@ -1,5 +1,7 @@
 """Long records in several segments: nothing is lost, and each goes on where the last one ended."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -18,6 +20,7 @@ from synehrgy.tokenizer.segments import (
 )
 from synehrgy.tokenizer.tokenizer import ELAPSED, ELAPSED_EDGES
 from tests.cohorts import cohorts, small_cohort
+from tests.tokenizer.test_round_trip import any_settings
 from tests.tokens import records_of, words
 
 CONTINUE = TokenSettings(min_code_count=1)
@@ -144,16 +147,39 @@ def test_records_without_their_series():
     cohort = small_cohort(20)
     tokenizer = Tokenizer.fit(cohort, CONTINUE)
     records = encode(tokenizer, cohort)
+    short = tokenizer.as_trained(no_series=True)
     without = without_series(tokenizer, records)
-    assert find_faults(tokenizer, without) == []
-    for i in range(len(records)):
-        expected = [
-            word
-            for word in words(tokenizer, records[i])
-            if not word.startswith(("+", "Glasgow", "Heart", "Lactate", "pH"))
-        ]
-        assert words(tokenizer, without[i]) == expected
-    assert without.lengths.sum() < records.lengths.sum()
+    assert find_faults(short, without) == []
+    # The same as encoding the patients as if nothing had been measured.
+    nothing = dataclasses.replace(cohort, measurements=cohort.measurements[:0])
+    expected = encode(tokenizer, nothing)
+    assert np.array_equal(without.tokens, expected.tokens)
+    assert np.array_equal(without.offsets, expected.offsets)
+    with_series = encode(short, cohort)
+    assert np.array_equal(with_series.tokens, expected.tokens)
+    assert with_series.dropped["values, as these records have no series"] == len(
+        cohort.measurements
+    )
+    assert find_faults(short, records)
+    published = Tokenizer.fit(cohort, TokenSettings(time="gap"))
+    without = without_series(published, encode(published, cohort))
+    assert np.array_equal(without.tokens, encode(published, nothing).tokens)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cohort=cohorts(), how=any_settings)
+def test_any_record_without_its_series_is_one_of_a_patient_never_measured(cohort, how):
+    tokenizer = Tokenizer.fit(cohort, how)
+    nothing = dataclasses.replace(cohort, measurements=cohort.measurements[:0])
+    without, expected = (
+        without_series(tokenizer, encode(tokenizer, cohort)),
+        encode(tokenizer, nothing),
+    )
+    # But for stays that end before their last time point, which then seem longer.
+    if not encode(tokenizer, cohort).changed.get("stays that end before their last time point"):
+        assert np.array_equal(without.tokens, expected.tokens)
+        assert np.array_equal(without.offsets, expected.offsets)
+    assert find_faults(tokenizer.as_trained(no_series=True), without) == []
 
 
 def test_cuts_by_hand():

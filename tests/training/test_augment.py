@@ -20,7 +20,7 @@ SHUFFLES = ("label_shuffle", "ts_shuffle", "code_shuffle")
 def everything(bin_type="uniform", n_patients=40):
     cohort = small_cohort(n_patients)
     tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=1, bin_type=bin_type))
-    tokenizer = tokenizer.with_free_order("labels", "series")
+    tokenizer = tokenizer.as_trained(["labels", "series"])
     records = encode(tokenizer, cohort)
     record = np.repeat(np.arange(len(records)), records.lengths)
     position = np.arange(len(record)) - records.offsets[record]

@@ -1,0 +1,1 @@
+"""One module per stage: our way beside the usual one, in the same run."""
