@@ -246,7 +246,9 @@ def _covariates(tokenizer: Tokenizer, stays: pd.DataFrame, counts: Counts) -> Se
         first = tokenizer.first_of_covariate(name)
         numbers = tokenizer.covariate_numbers.get(name)
         if covariate.kind == "categorical":
-            found = pd.Categorical(column, categories=covariate.levels).codes.astype(np.int64)
+            found = pd.Index(covariate.levels, dtype=object).get_indexer(
+                pd.Index(column, dtype=object)
+            )
             unknown = (found < 0) & ~missing
         elif numbers is None:
             found = np.zeros(len(stays), dtype=np.int64)
