@@ -75,7 +75,8 @@ class Constraint:
         self.label_tokens = to(defined.tokens)
         self.implied_by, self.supported_by = to(defined.implied_by), to(defined.supported_by)
         self._implied = self.implied_by.float()
-        self._later = to(_after_support(tokenizer, defined.supported_by)).float()
+        self._supported = self.supported_by.float()
+        self._too_late = to(_after_support(tokenizer, defined.supported_by))
 
     def can_continue(self) -> bool:
         """Whether the context has room for a head and a whole time point at least."""
@@ -104,9 +105,8 @@ class Constraint:
         said = self._not_contradicting(state)
         mask = within & said
         if self.n_labels:
-            agreeing = mask & self._agreeing(state)
-            # Where no code can explain a label any more, a contradiction is better than no record.
-            mask = torch.where(agreeing.any(1, keepdim=True), agreeing, mask)
+            # A code of a label that the stay does not have. Ending the codes is always possible.
+            mask = mask & ~((~state.said).float() @ self._implied > 0)
         limited = room < far
         if bool(limited.any()):
             free = table[far][kind] & said
@@ -130,11 +130,28 @@ class Constraint:
             allowed &= ~((used & ~inside)[:, column] & (self.variable_of >= 0))
         return allowed
 
-    def _agreeing(self, state: "RecordState") -> Tensor:
-        """Tokens that leave labels and codes in agreement."""
-        implying = (~state.said).float() @ self._implied > 0
-        leaving = (state.said & ~state.explained).float() @ self._later > 0
-        return ~(implying | leaving)
+    def instead(self, state: "RecordState", chosen: Tensor, mask: Tensor) -> Tensor:
+        """Codes that are still missing where a record is about to leave a label unexplained.
+
+        Ruling out the end of the codes would be wrong: a model that wants to end them would list
+        one unlikely code after the other. So it may choose to end them, and where a label is then
+        unexplained, one of the codes that explain it comes first.
+
+        Args:
+            state: of the records, before the token.
+            chosen: int64 [batch]; the token that was drawn.
+            mask: bool [batch, vocabulary], as it was drawn from.
+
+        Returns:
+            bool [batch, vocabulary]; none in a row whose token may stand, or of which no code can
+            explain the label.
+        """
+        unexplained = state.said & ~state.explained
+        due = unexplained & self._too_late[:, chosen].T
+        explaining = (due.float() @ self._supported > 0) & mask
+        # Of labels of several systems, those of the first come first.
+        in_time = explaining & ~(unexplained.float() @ self._too_late.float() > 0)
+        return torch.where(in_time.any(1, keepdim=True), in_time, explaining)
 
 
 def _after_support(tokenizer: Tokenizer, supported_by: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from synehrgy.tokenizer.segments import Cutter
 
 # Which use of the random numbers is meant, next to those of the decoder.
 SAMPLE_STREAM = 0
+EXPLAIN_STREAM = 5
 
 # Finished rows leave the batch once they are this share of it: each time costs a copy of the cache.
 _COMPACT_SHARE = 0.125
@@ -282,12 +283,15 @@ class _Batch:
         while length < limit and len(at):
             hidden = model.hidden(new, cache)[:, -1]
             allowed, limited = self.constraint.mask(state, length, is_last)
-            distribution = probabilities(model.logits(hidden), allowed, self.seen, self.how)
-            uniform = uniforms(
-                self.seed, SAMPLE_STREAM, self.patients[rows[at]], position[at] + length
-            )
-            u = torch.from_numpy(uniform.astype(np.float32)).to(self.device).clamp(max=1 - 2**-24)
-            chosen = draw(distribution, u)
+            logits = model.logits(hidden)
+            distribution = probabilities(logits, allowed, self.seen, self.how)
+            place = position[at] + length
+            chosen = draw(distribution, self._uniform(SAMPLE_STREAM, rows[at], place))
+            if self.constraint.n_labels:
+                instead = self.constraint.instead(state, chosen, allowed)
+                if bool(instead.any()):
+                    u = self._uniform(EXPLAIN_STREAM, rows[at], place)
+                    chosen = self._explaining(chosen, instead, logits, u)
             is_free = torch.from_numpy(n_given[at] <= length).to(self.device)
             if length < n_given.max():
                 fixed = torch.from_numpy(result[at, length]).to(self.device)
@@ -315,6 +319,22 @@ class _Batch:
         is_open[at] = True
         lengths = np.where(is_open, limit, (result == self.end).argmax(axis=1) + 1)
         return [row[:n] for row, n in zip(result, lengths, strict=True)], is_open
+
+    def _uniform(self, stream: int, rows: NDArray[np.int64], place: NDArray[np.int64]) -> Tensor:
+        """A number in (0, 1) for each record at a place in it, float32."""
+        u = uniforms(self.seed, stream, self.patients[rows], place).astype(np.float32)
+        return torch.from_numpy(u).to(self.device).clamp(max=1 - 2**-24)
+
+    def _explaining(self, chosen: Tensor, instead: Tensor, logits: Tensor, u: Tensor) -> Tensor:
+        """The chosen tokens but, where a label would be left unexplained, a code that explains it.
+
+        The code is drawn by its probability among those that do; top_k and top_p do not act, for
+        they may have left none of them.
+        """
+        due = instead.any(dim=1)
+        among = instead | ~due[:, None]
+        plain = Sampling(temperature=self.how.temperature)
+        return torch.where(due, draw(probabilities(logits, among, None, plain), u), chosen)
 
     def _see(self, state: RecordState, tokens: Tensor, moving: Tensor) -> None:
         """Add a token to what the records have said."""

@@ -14,7 +14,14 @@ from synehrgy.generation.sampler import Sampling, draw, probabilities, sample
 from synehrgy.model import GPT, GPTConfig
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, decode, encode, find_faults, label_contradictions
-from synehrgy.tokenizer.grammar import END, END_ADMISSION, END_LABELS, END_SERIES, START
+from synehrgy.tokenizer.grammar import (
+    END,
+    END_ADMISSION,
+    END_CODES,
+    END_LABELS,
+    END_SERIES,
+    START,
+)
 from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.checkpoint import load_run
 from tests.cohorts import cohorts, small_cohort
@@ -381,6 +388,58 @@ def test_contradictions_of_labels_and_codes_are_ruled_out(n_ctx):
     assert ruled_out["codes_without_label"] == ruled_out["label_without_codes"] == 0
 
 
+def after_labels(cohort, *labels):
+    """Constraint and state of a record that has just stated these labels."""
+    tokenizer = tokenizer_of(cohort)
+    constraint = Constraint(tokenizer, 1000, CPU, rule_out=True)
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+    opening = ["<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0"]
+    texts = [*opening, *labels, "</label>"]
+    return constraint, state_of(constraint, [number[text] for text in texts]), number
+
+
+def test_what_a_model_wants_is_kept_but_for_the_end_that_comes_too_early():
+    """Only where the codes would end with septicemia unexplained, one that explains it comes."""
+    constraint, state, number = after_labels(labelled(), "septicemia")
+    mask, _ = constraint.mask(state, 6, False)
+    # A procedure that means shock is ruled out; every diagnosis and the end are not.
+    assert not mask[0, number["icd9_procedure:9604"]]
+    assert mask[0, number["</code>"]]
+    explaining = {number["icd9_diagnosis:0389"], number["icd9_diagnosis:99592"]}
+    for text, token in number.items():
+        if not mask[0, token]:
+            continue
+        instead = constraint.instead(state, torch.tensor([token]), mask)[0]
+        too_late = text == "</code>" or text.startswith("icd9_procedure")
+        assert set(instead.nonzero().flatten().tolist()) == (explaining if too_late else set())
+    # Once it is explained, all may end.
+    state.advance(torch.tensor([number["icd9_diagnosis:0389"]]), torch.tensor([True]))
+    mask, _ = constraint.mask(state, 7, False)
+    assert not constraint.instead(state, torch.tensor([number["</code>"]]), mask).any()
+
+
+def test_a_model_that_wants_to_end_its_codes_adds_only_what_explains_the_labels():
+    """It is not kept from ending until it happens to list the right code."""
+    tokenizer = tokenizer_of(labelled())
+    model = untrained(tokenizer, 200)
+    logits = model.logits
+
+    def ending(states):
+        found = logits(states)
+        found[..., tokenizer.token(END_CODES)] = 12.0
+        return found
+
+    model.logits = ending
+    (batch,) = sample(model, tokenizer, 300, batch_size=300, seed=4, rule_out_contradictions=True)
+    stays = decode(tokenizer, batch.records)
+    counts = label_contradictions(tokenizer, batch.records)
+    assert counts["label_without_codes"] == counts["codes_without_label"] == 0
+    n_labels = stays.stays[["septicemia", "shock"]].to_numpy().sum()
+    assert n_labels > 50
+    # Without labels hardly a code is listed, with them one each.
+    assert len(stays.codes) <= 1.1 * n_labels + 5
+
+
 def test_a_label_that_no_code_can_explain_any_more_does_not_block():
     """The one code that defines a label also defines another, which the record does not have."""
     cohort = labelled()
@@ -392,10 +451,10 @@ def test_a_label_that_no_code_can_explain_any_more_does_not_block():
         ),
     ]
     schema = dataclasses.replace(cohort.schema, labels=labels)
-    tokenizer = tokenizer_of(dataclasses.replace(cohort, schema=schema))
-    constraint = Constraint(tokenizer, 1000, CPU, rule_out=True)
-    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
-    opening = ["<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0"]
-    state = state_of(constraint, [number[t] for t in (*opening, "septicemia", "</label>")])
+    constraint, state, number = after_labels(
+        dataclasses.replace(cohort, schema=schema), "septicemia"
+    )
     mask, _ = constraint.mask(state, 7, False)
-    assert mask.any()
+    assert not mask[0, number["icd9_diagnosis:0389"]]
+    assert mask[0, number["</code>"]]
+    assert not constraint.instead(state, torch.tensor([number["</code>"]]), mask).any()
