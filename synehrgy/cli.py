@@ -139,12 +139,15 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         item.metadata["alias"]: key for key, item in settings.items() if item.metadata["alias"]
     }
     given: dict[str, tuple[str, str]] = {}
-    plain = []
+    plain: list[str] = []
     for text in overrides:
         override, text = _parse(text, settings)
         key = override.key_or_group
         value = text.split("=", 1)[-1]
         full = aliases.get(key, key)
+        # The name of the command may stand before its settings: generate.value_decoding.
+        if full not in settings and full.removeprefix(f"{command}.") in settings:
+            full = full.removeprefix(f"{command}.")
         if not key.startswith("hydra"):
             if full in GROUPS[command]:
                 _check_choice(full, value)
@@ -162,15 +165,33 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         # The short name may also be that of a group of files, which Hydra would look into.
         text = text.replace(key, full, 1)
         mapping = _mapping_of(full, settings)
-        if mapping is not None and text.startswith(full):
-            # Hydra lets an entry be new in a mapping only when it is told so, and an entry that has
-            # parts itself (variables.pH.n_bins) only as a whole.
-            entry, *parts = full.removeprefix(mapping).removeprefix(".").split(".")
-            for part in reversed(parts):
-                value = f"{{{part}: {value}}}"
-            text = f"++{mapping}={{{entry}: {value}}}" if parts else f"++{text}"
-        plain.append(text)
+        if mapping is not None and "=" in text:
+            plain += _mapping_overrides(mapping, full, value, settings[mapping], plain)
+        else:
+            plain.append(text)
     return plain
+
+
+def _mapping_overrides(
+    mapping: str, key: str, value: str, item: Field[Any], before: Sequence[str]
+) -> list[str]:
+    """Overrides that set a mapping, or an entry of it, as Hydra takes them.
+
+    Hydra lets an entry be new only when it is told so, adds to a mapping where a whole one is given
+    instead of replacing it, and takes an entry with parts (variables.pH.n_bins) only as a whole.
+    """
+    entry, *parts = key.removeprefix(mapping).removeprefix(".").split(".")
+    if not entry:
+        defaults = item.default_factory() if callable(item.default_factory) else {}
+        dropped = [f"~{mapping}.{name}" for name in defaults]
+        return [*(text for text in dropped if text not in before), f"++{mapping}={value}"]
+    if not parts:
+        if "Settings" in str(item.type) and not value.startswith("{"):
+            raise UserError(f"{key}={value}: give its settings, such as {key}.n_bins=20.")
+        return [f"++{key}={value}"]
+    for part in reversed(parts):
+        value = f"{{{part}: {value}}}"
+    return [f"++{mapping}={{{entry}: {value}}}"]
 
 
 def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
@@ -181,7 +202,10 @@ def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
     except HydraException as error:
         key, _, value = text.partition("=")
         if not value or key not in settings or not settings[key].metadata["is_path"]:
-            raise UserError(f"{text!r} is not of the form key=value ({error}).") from None
+            hint = ""
+            if " " in key and (mapping := _mapping_of(key, settings)) is not None:
+                hint = f" A name with blanks goes into braces: '{mapping}={{A name: ...}}'."
+            raise UserError(f"{text!r} is not of the form key=value ({error}).{hint}") from None
     # Blanks, brackets, a leading ~: the shell knows them, Hydra's grammar does not.
     text = "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
     return parser.parse_override(text), text

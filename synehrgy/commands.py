@@ -5,6 +5,7 @@ Imports are inside the functions, so that ``--help`` and errors in settings answ
 
 import shlex
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from synehrgy.files import REPOSITORY
@@ -20,7 +21,7 @@ from synehrgy.settings import (
 def preprocess(config: PreprocessConfig) -> str:
     """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``."""
     from synehrgy.sources import make_cohort, refuse_other_cohort
-    from synehrgy.tokenizer import preprocess_tokens, tokens_report
+    from synehrgy.tokenizer import check_settings, preprocess_tokens, tokens_report
 
     refuse_other_cohort(config)
     stores = []
@@ -28,7 +29,8 @@ def preprocess(config: PreprocessConfig) -> str:
     def add_tokens(folder: Path) -> None:
         stores.append(preprocess_tokens(folder, config.preprocess))
 
-    print(make_cohort(config.data, config.preprocess, add_tokens))
+    declared = partial(check_settings, settings=config.preprocess)
+    print(make_cohort(config.data, config.preprocess, declared, add_tokens))
     print(tokens_report(stores[0]))
     return (
         f"Cohort and tokens: {config.data.path}\n"

@@ -4,8 +4,24 @@ A draw is a pure function of (seed, stream, record, position), so a synthetic pa
 whatever the batch size, the order or the number of processes that made it.
 """
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+class Stream(IntEnum):
+    """What draws are for: two uses never share numbers."""
+
+    SAMPLE = 0
+    VALUE = 1
+    PROMPT = 2
+    COVARIATE = 3
+    SECONDS = 4
+    EXPLAIN = 5
+    # Of training: each epoch has two of its own, from here on.
+    EPOCH = 1000
+
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -22,7 +38,7 @@ def uniforms(seed: int, stream: int, record: ArrayLike, position: ArrayLike) -> 
 
     Args:
         seed: the run's seed.
-        stream: which use the draws are for, so that two uses never share numbers.
+        stream: which use the draws are for, one of ``Stream``.
         record, position: integer arrays that broadcast against each other.
 
     Returns:

@@ -94,10 +94,10 @@ class TokenSettings:
     n_bins: int = setting(10, "bins per continuous series, at most", minimum=1)
     outlier_rule: bool = setting(True, "leave far tails out when bin edges are fitted")
     variables: dict[str, VariableSettings] = setting(
-        {}, "exceptions by series: '{Heart Rate: {bin_type: raw}}'"
+        {}, "exceptions by series or covariate: '{Heart Rate: {bin_type: raw}}'"
     )
-    covariate_edges: dict[str, list[float]] = setting(
-        {"age": AGE_EDGES}, "bin edges of covariates, instead of fitted ones"
+    covariate_edges: dict[str, list[float] | None] = setting(
+        {"age": AGE_EDGES}, "bin edges of covariates, instead of fitted ones; null: fitted"
     )
     time: str = setting(
         "clock",
@@ -362,7 +362,6 @@ class GenerateConfig:
         "empirical",
         "numbers of a bin: as distributed in the train split, uniform as published, its center",
         choices=VALUE_DECODINGS,
-        alias="generate.value_decoding",
     )
     max_segments: int = setting(
         64, "contexts that a long record may take, at most; the last one closes it", minimum=1

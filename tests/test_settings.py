@@ -331,8 +331,25 @@ def test_exceptions_by_series_are_given_in_either_form():
         config = compose(command, [*more, *dotted])
         both = {"pH": VariableSettings(bin_type="quantile", n_bins=3)}
         assert config.preprocess.variables == both
+        forced = compose(command, [*more, "++preprocess.variables.pH.n_bins=5"])
+        assert forced.preprocess.variables == {"pH": VariableSettings(n_bins=5)}
+    with pytest.raises(UserError, match=r"preprocess\.variables\.pH=raw: give its settings"):
+        compose("preprocess", ["preprocess.variables.pH=raw"])
+    with pytest.raises(UserError, match=r"blanks goes into braces: 'preprocess\.variables={"):
+        compose("preprocess", ["preprocess.variables.Heart Rate.n_bins=5"])
     with pytest.raises(UserError, match=r"preprocess\.variables\.pH\.bintype: .* not in"):
         compose("preprocess", ["preprocess.variables.pH.bintype=raw"])
+
+
+def test_a_whole_mapping_replaces_the_default():
+    def edges(*overrides):
+        return compose("preprocess", overrides).preprocess.covariate_edges
+
+    assert edges("preprocess.covariate_edges={}") == {}
+    assert edges("preprocess.covariate_edges={bmi: [15.0, 40.0]}") == {"bmi": [15.0, 40.0]}
+    assert edges("preprocess.covariate_edges.age=null") == {"age": None}
+    both = edges("preprocess.covariate_edges={}", "preprocess.covariate_edges.age=[18,90]")
+    assert both == {"age": [18.0, 90.0]}
 
 
 def test_shuffles_have_their_published_names():
@@ -348,3 +365,4 @@ def test_shuffles_have_their_published_names():
 def test_decoding_is_named_with_and_without_its_command():
     for key in ("value_decoding", "generate.value_decoding"):
         assert compose("generate", ["model=x", f"{key}=center"]).value_decoding == "center"
+    assert compose("generate", ["model=x", "generate.max_segments=3"]).max_segments == 3

@@ -39,19 +39,18 @@ class Constraint:
         def to(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-        def by_room(distance: np.ndarray, always: np.ndarray) -> Tensor:
-            """Masks by the number of tokens that may still come after the next one."""
-            distance = distance.copy()
-            distance[grammar.index(PAD)] = 0
-            needed = distance[tokenizer.kind_of]
-            far = int(distance[distance < UNREACHABLE].max())
-            return to(np.stack([allowed & ((needed <= room) | always) for room in range(far + 1)]))
-
-        # From the last of each on, the limit rules nothing out.
-        self._closing = by_room(grammar.distance, np.zeros_like(allowed))
-        # What comes after a complete time begins the next segment, if need be.
+        # Fewest tokens after each until the record is at its end, and until it may be cut or ended.
+        distance, to_cut = grammar.distance.copy(), grammar.to_cut.copy()
+        # Padding after the end always fits.
+        distance[grammar.index(PAD)] = to_cut[grammar.index(PAD)] = -UNREACHABLE
+        reachable = distance < UNREACHABLE
+        self._far = int(np.maximum(distance, to_cut)[reachable].max())
+        self._to_end = to(distance[tokenizer.kind_of])
+        self._to_cut = to(np.maximum(distance, to_cut)[tokenizer.kind_of])
         is_time = grammar.is_time[tokenizer.kind_of]
-        self._cutting = by_room(grammar.to_cut, grammar.is_time[:, None] & ~is_time)
+        self._allowed = to(allowed)
+        # What comes after a complete time begins the next segment, if need be.
+        self._after_time = to(~is_time)
         self._head = longest_head(tokenizer)
         self.kind_of = to(tokenizer.kind_of)
         self.once = to(grammar.once_in_admission[tokenizer.kind_of])
@@ -76,11 +75,16 @@ class Constraint:
         self.implied_by, self.supported_by = to(defined.implied_by), to(defined.supported_by)
         self._implied = self.implied_by.float()
         self._supported = self.supported_by.float()
-        self._too_late = to(_after_support(tokenizer, defined.supported_by))
+        too_late = _after_support(tokenizer, defined.supported_by) & defined.explained[:, None]
+        self._too_late = to(too_late)
 
-    def can_continue(self) -> bool:
-        """Whether the context has room for a head and a whole time point at least."""
-        return self._head + len(self._cutting) + 2 <= self.n_ctx
+    @property
+    def longest_opening(self) -> int:
+        """Tokens that a record may begin with so that it can still go on in a second context.
+
+        Negative where the context is too short to continue any record.
+        """
+        return self.n_ctx - self._head - self._far - 3
 
     def mask(self, state: "RecordState", length: int, last_segment: bool) -> tuple[Tensor, Tensor]:
         """Tokens that may come next.
@@ -94,23 +98,23 @@ class Constraint:
             (mask, limited): bool [batch, vocabulary], at least one token in each row; and bool
             [batch], where the limit left fewer tokens than the record itself.
         """
-        kind = self.kind_of[state.last]
-        table = self._closing if last_segment else self._cutting
-        far = len(table) - 1
+        mask = self._allowed[self.kind_of[state.last]] & self._not_contradicting(state)
+        if self.n_labels:
+            # A code of a label that the stay does not have. Ending the codes is always possible.
+            mask &= ~((~state.said).float() @ self._implied > 0)
         if last_segment:
             room = torch.full_like(state.run, self.n_ctx - length - 1)
         else:
+            # The next context, which may be the last, begins with a head and what is begun here.
             room = self.n_ctx - self._head - state.run - 2
-        within = table[room.clamp(0, far), kind]
-        said = self._not_contradicting(state)
-        mask = within & said
-        if self.n_labels:
-            # A code of a label that the stay does not have. Ending the codes is always possible.
-            mask = mask & ~((~state.said).float() @ self._implied > 0)
-        limited = room < far
+        limited = room < self._far
         if bool(limited.any()):
-            free = table[far][kind] & said
-            limited &= (within & said).sum(1) < free.sum(1)
+            needed = self._to_end if last_segment else self._to_cut
+            fits = needed <= room[:, None]
+            if not last_segment:
+                fits |= self.is_time[state.last][:, None] & self._after_time
+            limited &= (mask & ~fits).any(1)
+            mask &= fits
         return mask, limited
 
     def _not_contradicting(self, state: "RecordState") -> Tensor:
@@ -132,6 +136,8 @@ class Constraint:
 
     def instead(self, state: "RecordState", chosen: Tensor, mask: Tensor) -> Tensor:
         """Codes that are still missing where a record is about to leave a label unexplained.
+
+        This is asked of the labels that train records explain, too: ``Tokenizer.explained``.
 
         Ruling out the end of the codes would be wrong: a model that wants to end them would list
         one unlikely code after the other. So it may choose to end them, and where a label is then

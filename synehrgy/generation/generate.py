@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from synehrgy.cohort import Cohort, CohortWriter, export_csv, is_cohort, read_cohort
 from synehrgy.device import compute_type, pick_device
-from synehrgy.draws import uniforms
+from synehrgy.draws import Stream, uniforms
 from synehrgy.errors import UserError
 from synehrgy.files import write_json
+from synehrgy.generation.constraint import Constraint
 from synehrgy.generation.sampler import Sampling, sample
 from synehrgy.model import GPT, Cache
 from synehrgy.provenance import now, versions
@@ -31,9 +32,6 @@ CSV_FOLDER = "csv"
 # Above every identifier of MIMIC-III, MIMIC-IV and eICU, so that a synthetic patient is never
 # taken for a real one.
 FIRST_ID = 1_000_000_000
-
-# Which use of the random numbers is meant, next to those of sampler and decoder.
-PROMPT_STREAM = 2
 
 # The cache of keys and values may take this share of the memory that is free.
 _CACHE_SHARE = 0.5
@@ -163,7 +161,10 @@ def _real_covariates(
             "holds no cohort any more."
         )
     grammar = run.tokenizer.grammar
+    constraint = Constraint(run.tokenizer, run.model.config.n_ctx, torch.device("cpu"))
     room = run.model.config.n_ctx - int(grammar.distance[grammar.index(END_LABELS)])
+    if run.tokenizer.settings.long_records == "continue" and constraint.longest_opening > 0:
+        room = constraint.longest_opening
     openings = [
         opening
         for opening in first_openings(run.tokenizer, read_cohort(path).select(split="train"))
@@ -176,7 +177,7 @@ def _real_covariates(
         )
 
     def prompts(patients: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
-        u = uniforms(seed, PROMPT_STREAM, patients, 0)
+        u = uniforms(seed, Stream.PROMPT, patients, 0)
         return [openings[i] for i in (u * len(openings)).astype(np.int64)]
 
     return prompts

@@ -8,17 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synehrgy.draws import uniforms
+from synehrgy.draws import Stream, uniforms
 from synehrgy.generation.constraint import Constraint, RecordState
 from synehrgy.model import GPT, Cache
 from synehrgy.tokenizer import Records, Tokenizer
 from synehrgy.tokenizer.encode import NO_SPLIT
 from synehrgy.tokenizer.grammar import END, PAD, START
 from synehrgy.tokenizer.segments import Cutter
-
-# Which use of the random numbers is meant, next to those of the decoder.
-SAMPLE_STREAM = 0
-EXPLAIN_STREAM = 5
 
 # Finished rows leave the batch once they are this share of it: each time costs a copy of the cache.
 _COMPACT_SHARE = 0.125
@@ -162,7 +158,7 @@ def sample(
             f"The shortest record has {tokenizer.shortest_record} tokens, the context is "
             f"{model.config.n_ctx}."
         )
-    if tokenizer.settings.long_records == "truncate" or not constraint.can_continue():
+    if tokenizer.settings.long_records == "truncate" or constraint.longest_opening < 1:
         max_segments = 1
     for first in range(0, n, batch_size):
         patients = np.arange(first, min(n, first + batch_size))
@@ -286,11 +282,11 @@ class _Batch:
             logits = model.logits(hidden)
             distribution = probabilities(logits, allowed, self.seen, self.how)
             place = position[at] + length
-            chosen = draw(distribution, self._uniform(SAMPLE_STREAM, rows[at], place))
+            chosen = draw(distribution, self._uniform(Stream.SAMPLE, rows[at], place))
             if self.constraint.n_labels:
                 instead = self.constraint.instead(state, chosen, allowed)
                 if bool(instead.any()):
-                    u = self._uniform(EXPLAIN_STREAM, rows[at], place)
+                    u = self._uniform(Stream.EXPLAIN, rows[at], place)
                     chosen = self._explaining(chosen, instead, logits, u)
             is_free = torch.from_numpy(n_given[at] <= length).to(self.device)
             if length < n_given.max():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from synehrgy.cohort import is_cohort, read_schema
+from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
 
@@ -13,6 +13,7 @@ from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
 def make_cohort(
     data: DataSettings,
     settings: PreprocessSettings,
+    declared: Callable[[Schema], None] | None = None,
     complete: Callable[[Path], None] | None = None,
 ) -> str:
     """Extract the cohort of a data set into ``data.path``; simulate its raw files first if asked.
@@ -20,6 +21,7 @@ def make_cohort(
     Args:
         data: where it comes from and goes to.
         settings: how it is extracted.
+        declared: called with the schema before the events are read, to refuse it at once.
         complete: called with the folder of the cohort just before it appears at ``data.path``,
             to add files that must appear together with it.
 
@@ -49,6 +51,7 @@ def make_cohort(
         profile=settings.profile,
         memory_limit=settings.memory_limit,
         threads=settings.threads,
+        declared=declared,
         complete=complete,
     )
     return str(summary)

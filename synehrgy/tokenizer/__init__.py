@@ -2,11 +2,13 @@
 
 from synehrgy.tokenizer.decode import decode
 from synehrgy.tokenizer.encode import Records, encode
+from synehrgy.tokenizer.fitting import check_settings
 from synehrgy.tokenizer.grammar import Grammar
 from synehrgy.tokenizer.store import (
     TOKENIZER_FILE,
     TokenStore,
     as_preprocessed,
+    losses_report,
     preprocess_tokens,
     tokenise,
     tokens_report,
@@ -22,10 +24,12 @@ __all__ = [
     "TokenStore",
     "Tokenizer",
     "as_preprocessed",
+    "check_settings",
     "decode",
     "encode",
     "find_faults",
     "label_contradictions",
+    "losses_report",
     "preprocess_tokens",
     "tokenise",
     "tokens_report",

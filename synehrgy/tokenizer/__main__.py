@@ -25,8 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         help="tokenizer.json of a cohort or of a model; default: that of the cohort, or a new one",
     )
-    show.add_argument("--points", type=int, default=5, help="time points shown per admission")
-    show.add_argument("--n-ctx", type=int, help="also show how the record is cut for this context")
+    show.add_argument("--points", type=_count, default=5, help="time points shown per admission")
+    show.add_argument(
+        "--n-ctx", type=_count, help="also show how the record is cut for this context"
+    )
     show.add_argument("--vocabulary", action="store_true", help="also count the vocabulary")
     options = parser.parse_args(arguments)
     try:
@@ -37,11 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
 def _show(options: argparse.Namespace) -> str:
     cohort = read_cohort(options.cohort)
     beside = options.cohort / TOKENIZER_FILE
     if options.tokenizer is not None:
-        tokenizer, whose = Tokenizer.load(options.tokenizer), str(options.tokenizer)
+        # The folder of a cohort or a model means the file in it.
+        is_folder = options.tokenizer.is_dir()
+        file = options.tokenizer / TOKENIZER_FILE if is_folder else options.tokenizer
+        tokenizer, whose = Tokenizer.load(file), str(file)
     elif beside.exists():
         tokenizer, whose = Tokenizer.load(beside), str(beside)
     elif (cohort.stays["split"] == "train").any():

@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.cohort import SPLITS, Cohort
-from synehrgy.draws import uniforms
+from synehrgy.draws import Stream, uniforms
 from synehrgy.errors import UserError
 from synehrgy.tokenizer import grammar as g
 from synehrgy.tokenizer.clock import clock_minutes
@@ -17,11 +17,6 @@ from synehrgy.tokenizer.tokenizer import (
     system_kind,
 )
 from synehrgy.tokenizer.validate import find_faults
-
-# Which use of the random numbers is meant, next to those of the sampler.
-VALUE_STREAM = 1
-COVARIATE_STREAM = 3
-SECONDS_STREAM = 4
 
 # Tokens that are decoded at a time: bounds the memory.
 CHUNK_TOKENS = 1_000_000
@@ -53,7 +48,7 @@ def decode(
         first_stay_id: stays are numbered from here.
         value_decoding: ``empirical``, ``uniform`` or ``center``; see ``Bins.decode``.
         independent: draw each number by itself, so that a patient does not depend on the others.
-            By default the draws of a bin are spread evenly over all records decoded together
+            By default the draws of a bin are spread evenly over about a million tokens at a time
             (stratified), which gives the distribution back without the noise of sampling.
 
     Returns:
@@ -161,7 +156,7 @@ class _Decoder:
         """One draw for all stays of a patient, so that age does not fall within its bin."""
         record = self.stay_record[stay]
         known, first = np.unique(record, return_index=True)
-        u = uniforms(self.seed, COVARIATE_STREAM, known + self.first_record, covariate)
+        u = uniforms(self.seed, Stream.COVARIATE, known + self.first_record, covariate)
         if not self.independent:
             u = stratified(u, bins[first])
         of_record = np.zeros(len(self.records))
@@ -275,7 +270,7 @@ class _Decoder:
         """A uniform number for each of these positions."""
         record = np.searchsorted(self.records.offsets, at, side="right") - 1
         position = at - self.records.offsets[record]
-        return uniforms(self.seed, VALUE_STREAM, record + self.first_record, position)
+        return uniforms(self.seed, Stream.VALUE, record + self.first_record, position)
 
     def _gap_hours(self, time: Ints, closing: Ints) -> tuple[Floats, Floats]:
         """Hours of each time point as the sum of its gaps, and of the last one of each stay."""
@@ -307,7 +302,7 @@ class _Decoder:
         stay = self.stay[closing]
         minute = _sum_within(passed.astype(np.float64), stay)
         u = uniforms(
-            self.seed, SECONDS_STREAM, self.stay_record + self.first_record, self.stay_index
+            self.seed, Stream.SECONDS, self.stay_record + self.first_record, self.stay_index
         )
         seconds = self.tokenizer.seconds.decode(
             np.zeros(self.n_stays, dtype=np.int64), u, "empirical"

@@ -256,7 +256,12 @@ def _covariates(tokenizer: Tokenizer, stays: pd.DataFrame, counts: Counts) -> Se
         else:
             known = column.fillna(0.0).to_numpy(dtype=np.float64)
             counts.changed[_beyond(name, numbers)] += numbers.n_clipped(known[~missing])
-            found = numbers.encode(known) if isinstance(numbers, Bins) else numbers.scaled(known)
+            if isinstance(numbers, Bins):
+                found = numbers.encode(known)
+            else:
+                found = numbers.scaled(known)
+                rounded = f"{name}: rounded to {numbers.decimals} decimals"
+                counts.changed[rounded] += numbers.n_rounded(known[~missing])
         absent = missing | unknown
         if absent.any() and name not in tokenizer.nullable:
             row = int(absent.argmax())
@@ -466,6 +471,8 @@ def _value_tokens(
             scaled = numbers.scaled(value[mine])
             tokens, used = numbers.encode(scaled)
             digits.append((mine, tokens + first, used))
+            rounded = f"values of {name!r} rounded to {numbers.decimals} decimals"
+            counts.changed[rounded] += numbers.n_rounded(value[mine])
             width[mine] = numbers.widths(scaled)
         if numbers is not None:
             counts.changed[_beyond("series", numbers)] += numbers.n_clipped(value[mine])

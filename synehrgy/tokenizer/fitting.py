@@ -1,7 +1,7 @@
 """What a tokenizer learns from a cohort, piece by piece."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from synehrgy.settings import TokenSettings, VariableSettings
 from synehrgy.tokenizer.bins import fit_edges
 from synehrgy.tokenizer.clock import gap_hours, seconds_within
 from synehrgy.tokenizer.quantities import Bins, Digits
+
+# A label is asked to have its codes if this share of the train stays that have it do.
+EXPLAINED_SHARE = 0.95
 
 RULES = ("rising", "constant", "free")
 
@@ -36,7 +39,8 @@ def check_settings(schema: Schema, settings: TokenSettings) -> None:
                 f"of this name.{nearest(name, numbers)}"
             )
     for name, edges in settings.covariate_edges.items():
-        check_edges(f"covariate_edges.{name}", edges)
+        if edges is not None:
+            check_edges(f"covariate_edges.{name}", edges)
     everything = [c.name for c in schema.covariates]
     for name, rule in settings.within_patient.items():
         where = f"preprocess.within_patient.{name}"
@@ -46,13 +50,17 @@ def check_settings(schema: Schema, settings: TokenSettings) -> None:
             raise UserError(f"{where}={rule} is none of {', '.join(RULES)}.")
         if rule == "rising" and name in everything and name not in numbers:
             raise UserError(f"{where}=rising, but it is no number.")
-    series = [v.name for v in schema.variables_of("continuous")]
+    series = [*numbers, *(v.name for v in schema.variables_of("continuous"))]
     for name, exception in settings.variables.items():
         where = f"preprocess.variables.{name}"
         if name not in series:
-            raise UserError(f"{where}: no continuous series of the cohort.{nearest(name, series)}")
+            raise UserError(
+                f"{where}: no continuous series or covariate of the cohort.{nearest(name, series)}"
+            )
         if exception.edges is not None:
             check_edges(f"variables.{name}.edges", exception.edges)
+            if exception.bin_type is not None or exception.n_bins is not None:
+                raise UserError(f"{where}: give either edges, or bin_type and n_bins.")
 
 
 def check_edges(name: str, edges: list[float]) -> None:
@@ -92,9 +100,10 @@ def fit_covariates(train: Cohort, settings: TokenSettings) -> dict[str, Bins | D
         if covariate.kind != "continuous":
             continue
         values = train.stays[covariate.name].dropna().to_numpy()
-        given = settings.covariate_edges.get(covariate.name)
-        if given is not None or len(values):
-            found[covariate.name] = fit_numbers(values, settings, VariableSettings(edges=given))
+        given = VariableSettings(edges=settings.covariate_edges.get(covariate.name))
+        exception = settings.variables.get(covariate.name, given)
+        if exception.edges is not None or len(values):
+            found[covariate.name] = fit_numbers(values, settings, exception)
     return found
 
 
@@ -160,18 +169,25 @@ def _count_for_parents(system: str, counts: Counter[str], least: int) -> None:
                 counts[above[0]] += counts.pop(code)
 
 
-def fit_rules(cohort: Cohort, wanted: dict[str, str]) -> dict[str, str]:
+def fit_rules(
+    cohort: Cohort, wanted: dict[str, str], numbers: Mapping[str, Bins | Digits]
+) -> dict[str, str]:
     """Which covariates keep their rule in the whole cohort, so that every stay can be encoded.
+
+    One that is written in digits has none: its order would have to be kept over several tokens.
 
     Args:
         cohort: of all splits.
         wanted: ``rising``, ``constant`` or ``free`` by covariate; those that the cohort lacks are
             left out.
+        numbers: how continuous covariates are written.
     """
     return {
         c.name: rule
         for c in cohort.schema.covariates
-        if (rule := wanted.get(c.name, "free")) != "free" and not n_broken(cohort, c.name, rule)
+        if (rule := wanted.get(c.name, "free")) != "free"
+        and not isinstance(numbers.get(c.name), Digits)
+        and not n_broken(cohort, c.name, rule)
     }
 
 
@@ -204,3 +220,44 @@ def known_codes(system: str, codes: Iterable[str], kept: list[str], to_parent: b
             at = -1 if above is None else -2 - place[above]
         found.append(at)
     return found
+
+
+def fit_stands_for(
+    cohort: Cohort, kept: dict[str, list[str]], to_parent: bool
+) -> dict[str, dict[str, list[str]]]:
+    """The rare codes of the cohort that each kept code stands for, by system."""
+    found: dict[str, dict[str, list[str]]] = {system: {} for system in kept}
+    if not to_parent:
+        return found
+    listed = cohort.codes[["system", "code"]].drop_duplicates().astype(str)
+    for system, codes in kept.items():
+        mine = sorted(listed.loc[listed["system"] == system, "code"])
+        for code, place in zip(mine, known_codes(system, mine, codes, True), strict=True):
+            if place < -1:
+                found[system].setdefault(codes[-2 - place], []).append(code)
+    return found
+
+
+def fit_explained(
+    train: Cohort, kept: dict[str, list[str]], stands_for: dict[str, dict[str, list[str]]]
+) -> list[str]:
+    """Labels that the codes in the vocabulary explain wherever they are, but for a few stays.
+
+    Where codes that define a label are too rare for the vocabulary, real records have the label
+    without them, and so may generated ones.
+    """
+    stays, codes = train.stays, train.codes
+    explained = []
+    for label in train.schema.labels:
+        having = stays.loc[stays[label.column] == 1, "stay_id"]
+        if label.system is None or not len(having):
+            continue
+        written = {
+            *kept[label.system],
+            *(c for cs in stands_for[label.system].values() for c in cs),
+        }
+        defining = written & set(label.codes)
+        mine = (codes["system"] == label.system) & codes["code"].isin(defining)
+        if having.isin(codes.loc[mine, "stay_id"]).mean() >= EXPLAINED_SHARE:
+            explained.append(label.column)
+    return explained

@@ -8,7 +8,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,30 +17,15 @@ from synehrgy.tokenizer.bins import Edges, draw_values, find_bins, n_outside
 from synehrgy.tokenizer.grammar import Word
 
 # A quantile stands for at most this share of all values of a quantity, and for at least so many
-# values, so that none of them is one patient's alone.
+# values: fewer are left to the edges of their bin.
 QUANTILE_SHARE = 0.004
 VALUES_PER_QUANTILE = 5
 # Where a bin has enough values, so many quantiles at least: the shape of a thin tail counts, too.
 QUANTILES_PER_BIN = 16
 
 MOST_DECIMALS = 6
-
-
-class Quantity(Protocol):
-    """What both forms have in common."""
-
-    @property
-    def decimals(self) -> int:
-        """Places after the point that the quantity is charted with."""
-
-    def word(self, kind: str) -> Word:
-        """The automaton of one number; ``kind`` is in the names of its kinds."""
-
-    def texts(self, kind: str) -> dict[str, list[str]]:
-        """Readable text of each token, by kind in the order of the word."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the file of the tokenizer."""
+# More digits than a float is exact for say nothing.
+MOST_PLACES = 15
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ class Bins:
         for low, high in itertools.pairwise(bounds):
             n = int(high - low)
             wanted = max(QUANTILES_PER_BIN, math.ceil(n / len(ordered) / QUANTILE_SHARE))
-            k = max(min(n // VALUES_PER_QUANTILE, wanted), min(n, 1))
+            k = min(n // VALUES_PER_QUANTILE, wanted)
             at = low + ((np.arange(k) + 0.5) * n / max(k, 1)).astype(np.int64)
             quantiles.append(ordered[at].tolist())
         n_distinct = 1 + int(np.count_nonzero(np.diff(ordered)))
@@ -90,7 +75,12 @@ class Bins:
 
     def texts(self, kind: str) -> dict[str, list[str]]:
         """The intervals."""
-        return {kind: [f"({low:.6g}, {high:.6g}]" for low, high in itertools.pairwise(self.edges)]}
+        # As many digits as tell the bins apart, six if they do.
+        for digits in range(6, 18):
+            texts = [f"({a:.{digits}g}, {b:.{digits}g}]" for a, b in itertools.pairwise(self.edges)]
+            if len(set(texts)) == len(texts):
+                break
+        return {kind: texts}
 
     def encode(self, values: ArrayLike) -> NDArray[np.int64]:
         """Token of each number."""
@@ -118,6 +108,8 @@ class Bins:
         if how == "uniform":
             return drawn
         flat, first, count = self._flat
+        rounded = np.round(drawn, self.decimals)
+        drawn = np.where(find_bins(rounded, self.edges) == tokens, rounded, drawn)
         known = count[tokens] > 0
         token, u = tokens[known], uniform[known]
         start, n = first[token], count[token]
@@ -194,7 +186,7 @@ class Digits:
         numbers = np.asarray(values, dtype=np.float64)
         decimals = fit_decimals(np.sort(numbers))
         scaled = np.rint(np.abs(numbers) * 10.0**decimals)
-        places = len(str(int(scaled.max(initial=0))))
+        places = min(len(str(int(scaled.max(initial=0)))), MOST_PLACES)
         return cls(decimals, places, bool((numbers[scaled > 0] < 0).any()))
 
     def word(self, kind: str) -> Word:
@@ -247,6 +239,13 @@ class Digits:
         """How many numbers have more digits than there are places, or a sign too much."""
         numbers = np.rint(np.asarray(values, dtype=np.float64) * 10.0**self.decimals)
         return int((self.scaled(values) != numbers).sum())
+
+    def n_rounded(self, values: ArrayLike) -> int:
+        """How many of the numbers that have a place are not at the charted precision."""
+        numbers = np.asarray(values, dtype=np.float64)
+        written = self.scaled(numbers) / 10.0**self.decimals
+        off = np.abs(written - numbers)
+        return int(((off > 1e-6 * np.abs(numbers) + 1e-9) & (off <= 10.0**-self.decimals)).sum())
 
     def widths(self, scaled: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each number."""

@@ -28,6 +28,9 @@ Ints = NDArray[np.int64]
 
 NO_ELAPSED = -1
 
+# Tokens that lose their series at a time: bounds the memory.
+CHUNK_TOKENS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -176,9 +179,9 @@ class Cutter:
                 nearest = settled[cuts > start]
                 needed = head + int(nearest[0] if len(nearest) else len(tokens)) - start
                 raise UserError(
-                    f"hparams.n_ctx={n_ctx} is too short to go on with record {row} at its token "
-                    f"{start}: {needed} tokens belong together there. Take a longer context, or "
-                    "preprocess.long_records=truncate."
+                    f"n_ctx={n_ctx} is too short to go on with record {row} at its token {start}: "
+                    f"{needed} tokens belong together there. Take a longer context (hparams.n_ctx) "
+                    "or preprocess.long_records=truncate."
                 )
             cut = int(cuts[place])
             found.append((row, start, cut, *facts))
@@ -199,6 +202,16 @@ def longest_head(tokenizer: Tokenizer) -> int:
 
 def without_series(tokenizer: Tokenizer, records: Records) -> Records:
     """The same records without their time points; stays last as long as before."""
+    parts = [_without_series(tokenizer, part) for _, part in records.chunks(CHUNK_TOKENS)]
+    lengths = [np.empty(0, dtype=np.int64), *(part.lengths for part in parts)]
+    return replace(
+        records,
+        tokens=np.concatenate([np.empty(0, tokenizer.dtype), *(part.tokens for part in parts)]),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+    )
+
+
+def _without_series(tokenizer: Tokenizer, records: Records) -> Records:
     grammar, word = tokenizer.grammar, tokenizer.stay_word
     tokens = np.asarray(records.tokens).astype(np.int64)
     kind = tokenizer.kind_of[tokens]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.settings import TokenOverrides, TokenSettings
 from synehrgy.tokenizer.encode import Records, encode
+from synehrgy.tokenizer.quantities import Digits
 from synehrgy.tokenizer.tokenizer import TOKENIZER_VERSION, Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -108,16 +110,26 @@ def tokens_report(store: TokenStore) -> str:
         f"tokens beyond it ({'continued' if continued else 'cut off'}):    "
         + "  ".join(f"{n}: {share:.1%}" for n, _, share in beyond),
     ]
-    lines += [f"no token: {n:,} {what}" for what, n in sorted(records.dropped.items()) if n]
+    lines += [losses] if (losses := losses_report(records)) else []
+    return "\n".join([*lines, *_rules_report(tokenizer)])
+
+
+def losses_report(records: Records) -> str:
+    """What has no token or says less than the cohort, by reason; empty if nothing does."""
+    lines = [f"no token: {n:,} {what}" for what, n in sorted(records.dropped.items()) if n]
     lines += [f"less exact: {n:,} {what}" for what, n in sorted(records.changed.items()) if n]
-    broken = store.tokenizer.settings.within_patient.items() - store.tokenizer.rules.items()
-    declared = {c.name for c in tokenizer.schema.covariates}
-    lines += [
-        f"{name} is not {rule} over the stays of every patient, so this is not asked of records"
-        for name, rule in sorted(broken)
-        if name in declared and rule != "free"
-    ]
     return "\n".join(lines)
+
+
+def _rules_report(tokenizer: Tokenizer) -> Iterator[str]:
+    """Rules that were asked for and are not kept."""
+    declared = {c.name for c in tokenizer.schema.covariates}
+    for name, rule in sorted(tokenizer.settings.within_patient.items() - tokenizer.rules.items()):
+        if name not in declared or rule == "free":
+            continue
+        in_digits = isinstance(tokenizer.covariate_numbers.get(name), Digits)
+        reason = "is written in digits" if in_digits else f"is not {rule} in every patient"
+        yield f"{name} {reason}, so records are not asked for {rule} {name}"
 
 
 def _fingerprint(cohort_path: Path, settings: TokenSettings) -> str:

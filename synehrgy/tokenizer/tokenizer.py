@@ -21,10 +21,12 @@ from synehrgy.tokenizer.fitting import (
     check_settings,
     fit_codes,
     fit_covariates,
+    fit_explained,
     fit_gaps,
     fit_nullable,
     fit_rules,
     fit_seconds,
+    fit_stands_for,
     fit_variables,
 )
 from synehrgy.tokenizer.grammar import (
@@ -87,11 +89,13 @@ class DefinedLabels:
         tokens: int64 [label]; the token that says that the label is there.
         implied_by: bool [label, vocabulary]; codes that a stay without the label can not have.
         supported_by: bool [label, vocabulary]; codes of which a stay with the label has one.
+        explained: bool [label]; whether the vocabulary has enough of them to ask for one.
     """
 
     tokens: NDArray[np.int64]
     implied_by: NDArray[np.bool_]
     supported_by: NDArray[np.bool_]
+    explained: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Tokenizer:
         codes: the codes kept, by system, in alphabetical order.
         nullable: covariates that may be missing; these have a token that says so.
         stay_optional: whether a stay may be of unknown length.
+        stands_for: rare codes that a kept one stands for, by system.
+        explained: labels that are asked to have a code that explains them.
         rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
         free_order: sections whose facts may come in any order: ``labels``, ``series``.
         no_series: whether records have no time points, though the vocabulary could say them.
@@ -125,6 +131,8 @@ class Tokenizer:
     codes: dict[str, list[str]]
     nullable: list[str] = field(default_factory=list)
     stay_optional: bool = True
+    stands_for: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    explained: list[str] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)
     free_order: list[str] = field(default_factory=list)
     no_series: bool = False
@@ -146,17 +154,22 @@ class Tokenizer:
                 f"Cohort {cohort.schema.name!r} has no stay in the train split to fit on."
             )
         check_settings(cohort.schema, settings)
+        covariate_numbers = fit_covariates(train, settings)
+        codes = fit_codes(cohort, train, settings)
+        stands_for = fit_stands_for(cohort, codes, settings.rare_codes == "parent")
         return cls(
             cohort.schema,
             settings,
-            fit_covariates(train, settings),
+            covariate_numbers,
             fit_variables(train, settings),
             fit_gaps(train, settings),
             fit_seconds(train),
-            fit_codes(cohort, train, settings),
+            codes,
             fit_nullable(cohort),
             bool(cohort.stays["los_hours"].isna().any()),
-            fit_rules(cohort, settings.within_patient),
+            stands_for,
+            fit_explained(train, codes, stands_for),
+            fit_rules(cohort, settings.within_patient, covariate_numbers),
         )
 
     def as_trained(self, free_order: Sequence[str] = (), no_series: bool = False) -> "Tokenizer":
@@ -324,21 +337,20 @@ class Tokenizer:
     @cached_property
     def defined_labels(self) -> DefinedLabels:
         """Labels that follow from the codes, of those with such a code in the vocabulary."""
+        labels = []
         tokens, implied, supported = [], [], []
-        to_parent = self.settings.rare_codes == "parent"
         for label in self.schema.labels:
             if label.system is None:
                 continue
             start, kept = self.token(system_kind(label.system)), self.codes[label.system]
-            defining = set(label.codes)
-            # A parent may stand for a rare code that defines the label.
-            above = {code[:end] for code in defining for end in range(1, len(code))}
+            rare, defining = self.stands_for.get(label.system, {}), set(label.codes)
+            # All codes that a token may mean, and whether they define the label.
+            meant = [[code in defining for code in (c, *rare.get(c, []))] for c in kept]
             implied_by, supported_by = np.zeros((2, len(self.vocabulary)), dtype=bool)
-            implied_by[start : start + len(kept)] = [code in defining for code in kept]
-            supported_by[start : start + len(kept)] = [
-                code in defining or (to_parent and code in above) for code in kept
-            ]
+            implied_by[start : start + len(kept)] = [all(defines) for defines in meant]
+            supported_by[start : start + len(kept)] = [any(defines) for defines in meant]
             if supported_by.any():
+                labels.append(label.column)
                 tokens.append(self.token(label_kind(label.column)) + (label.kind == "outcome"))
                 implied.append(implied_by)
                 supported.append(supported_by)
@@ -347,6 +359,7 @@ class Tokenizer:
             np.array(tokens, dtype=np.int64),
             np.array(implied, dtype=bool).reshape(shape),
             np.array(supported, dtype=bool).reshape(shape),
+            np.isin(labels, self.explained),
         )
 
     def soft_targets(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -384,6 +397,8 @@ class Tokenizer:
             "codes": self.codes,
             "nullable": self.nullable,
             "stay_optional": self.stay_optional,
+            "stands_for": self.stands_for,
+            "explained": self.explained,
             "rules": self.rules,
             "free_order": self.free_order,
             "no_series": self.no_series,
@@ -448,6 +463,8 @@ class Tokenizer:
             content["codes"],
             content["nullable"],
             content["stay_optional"],
+            content["stands_for"],
+            content["explained"],
             content["rules"],
             content["free_order"],
             content["no_series"],

@@ -7,16 +7,13 @@ into batches.
 import numpy as np
 from numpy.typing import NDArray
 
-from synehrgy.draws import uniforms
+from synehrgy.draws import Stream, uniforms
 from synehrgy.settings import TrainSettings
 from synehrgy.tokenizer import Tokenizer
 from synehrgy.tokenizer.grammar import PAD
 from synehrgy.tokenizer.tokenizer import label_kind
 
 Ints = NDArray[np.int64]
-
-# Which use of the random numbers is meant; an epoch takes two.
-_FIRST_STREAM = 1000
 
 _NO_GROUP = -1
 
@@ -70,7 +67,7 @@ class Augmentation:
         inside = together & (np.diff(variable[at]) == 0) & (variable[at][1:] >= 0)
         first = np.flatnonzero(np.concatenate([[True], ~inside])[: len(at)])
         unit = np.cumsum(np.concatenate([[True], ~inside])[: len(at)]) - 1
-        stream = _FIRST_STREAM + 2 * epoch
+        stream = Stream.EPOCH + 2 * epoch
         u = uniforms(self.seed, stream, record[at][first], position[at][first])
         # Keys of runs ascend, so each token stays within its run.
         order = np.lexsort((np.arange(len(at)), u[unit], run))
@@ -82,5 +79,5 @@ class Augmentation:
         """Inputs of which a share is replaced by padding, which stands for "not known"."""
         if not self.mask_prob:
             return inputs
-        u = uniforms(self.seed, _FIRST_STREAM + 2 * epoch + 1, record, position)
+        u = uniforms(self.seed, Stream.EPOCH + 2 * epoch + 1, record, position)
         return np.where((u < self.mask_prob) & (position >= 0), self.pad, inputs)

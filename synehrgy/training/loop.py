@@ -25,6 +25,7 @@ from synehrgy.tokenizer import (
     Tokenizer,
     TokenStore,
     as_preprocessed,
+    losses_report,
     tokenise,
 )
 from synehrgy.tokenizer.segments import cut_records, without_series
@@ -64,6 +65,8 @@ def train(config: TrainConfig) -> Path:
         f"{model.config.vocab_size:,}, on {device}"
     )
     print(trainer.describe())
+    if losses := losses_report(store.records):
+        print(losses)
     about = {
         "started": now(),
         "finished": None,

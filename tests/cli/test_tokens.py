@@ -53,7 +53,10 @@ def test_digits_every_code_and_no_series_shuffled(tmp_path, raw):
     assert digits == Digits(decimals=1, places=2, negative=False)
     assert tokenizer.free_order == ["labels", "series"]
     values = cohort.measurements.query("variable == 'Creatinine'")["value"]
-    assert (values * 10 % 1 < 1e-9).all()
+    assert len(values) > 0
+    assert values.equals(values.round(1))
+    # Records go on beyond the context of 96 tokens.
+    assert report["segments"] > report["records"]
     assert report["config"]["label_contradictions"] == "count"
     assert "vocabulary of" in said[0]
 
@@ -66,6 +69,7 @@ def test_as_published(tmp_path, raw):
             *("preprocess.bin_type=quantile", "preprocess.n_bins=4", "preprocess.time=gap"),
             *("preprocess.outlier_rule=False", "preprocess.long_records=truncate"),
             *("preprocess.min_code_count=2", "preprocess.within_patient.age=free"),
+            "preprocess.gap_edges=[0,2,4,24]",
         ],
         ["soft_labels=True"],
         ["generate.value_decoding=uniform", "bin_type=quantile", "max_segments=5"],
@@ -74,14 +78,37 @@ def test_as_published(tmp_path, raw):
     assert (settings.time, settings.long_records, settings.n_bins) == ("gap", "truncate", 4)
     assert (settings.outlier_rule, settings.min_code_count) == (False, 2)
     assert tokenizer.rules == {"gender": "constant"}
-    assert any(text.startswith("gap=(") for text in tokenizer.vocabulary)
+    gaps = [text for text in tokenizer.vocabulary if text.startswith("gap")]
+    assert gaps == ["gap=(0, 2] h", "gap=(2, 4] h", "gap=(4, 24] h"]
     assert "<history>" in tokenizer.vocabulary
     assert not any(text.startswith(("elapsed", "discharge")) for text in tokenizer.vocabulary)
     # Cut off at the context, and closed there.
     assert report["segments"] == 30
     assert "cut off" in said[0]
     last = cohort.measurements.groupby("stay_id")["hours"].max()
+    assert len(last) > 0
     assert cohort.stays["los_hours"].dropna().tolist() == last.tolist()
+
+
+def test_mistakes_are_found_before_the_events_are_read(tmp_path, raw):
+    data = ["data=mimic3", "data.path=cohort", f"data.raw_dir={raw}"]
+    for override, message in (
+        ("preprocess.variables.Glucos.n_bins=3", "Did you mean 'Glucose'"),
+        ("preprocess.within_patient.age=falling", "is none of rising, constant, free"),
+        ("preprocess.gap_edges=[0,5,2]", "ascending"),
+    ):
+        said = run("preprocess.py", *data, override, cwd=tmp_path, code=1)
+        assert message in said
+        assert "CHARTEVENTS" not in said
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_training_says_what_other_tokens_lose(tmp_path, raw):
+    data = ["data=mimic3", "data.path=cohort"]
+    run("preprocess.py", *data, f"data.raw_dir={raw}", cwd=tmp_path)
+    rarer = ["preprocess.min_code_count=50", "train.epochs=1"]
+    said = run("train.py", *data, "run_name=r", *SMALL, *PATHS, *rarer, cwd=tmp_path)
+    assert "codes not in the vocabulary" in said
 
 
 def test_exceptions_parents_and_training_that_asks_for_other_tokens(tmp_path, raw):
@@ -96,6 +123,8 @@ def test_exceptions_parents_and_training_that_asks_for_other_tokens(tmp_path, ra
         ["preprocess.variables.Creatinine.bin_type=raw", "ignore_ts=True", "seed=3"],
         ["value_decoding=center", "max_segments=1"],
     )
+    edges = Tokenizer.load(tmp_path / "cohort" / "tokenizer.json").variable_numbers["Heart Rate"]
+    assert edges.edges.tolist() == [0.0, 80.0, 200.0]
     # What training asks for replaces the exceptions, not the rest.
     assert list(tokenizer.settings.variables) == ["Creatinine"]
     assert tokenizer.settings.rare_codes == "parent"

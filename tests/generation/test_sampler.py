@@ -49,16 +49,24 @@ def all_records(batches):
     return [batch.records[i] for batch in batches for i in range(len(batch.records))]
 
 
-@settings(max_examples=25, deadline=None)
-@given(cohort=cohorts(), seed=st.integers(0, 5), scale=st.sampled_from([1.0, 100.0]))
-def test_every_record_is_valid_whatever_schema_and_model(cohort, seed, scale):
-    tokenizer = tokenizer_of(cohort)
+@settings(max_examples=40, deadline=None)
+@given(
+    cohort=cohorts(),
+    how=any_settings,
+    seed=st.integers(0, 5),
+    scale=st.sampled_from([1.0, 100.0]),
+    max_segments=st.integers(1, 3),
+)
+def test_every_record_is_valid_whatever_schema_and_model(cohort, how, seed, scale, max_segments):
+    tokenizer = Tokenizer.fit(cohort, how)
     shortest = tokenizer.shortest_record
     for n_ctx in (shortest, shortest + 7, 60 + shortest):
         model = untrained(tokenizer, n_ctx, seed, scale)
-        for batch in sample(model, tokenizer, 6, batch_size=4, seed=seed, max_segments=1):
+        for batch in sample(
+            model, tokenizer, 6, batch_size=4, seed=seed, max_segments=max_segments
+        ):
             assert find_faults(tokenizer, batch.records) == []
-            assert batch.records.lengths.max() <= n_ctx
+            assert batch.records.lengths.max() <= max_segments * n_ctx
             assert len(decode(tokenizer, batch.records).stays) >= len(batch.records)
 
 
@@ -267,6 +275,17 @@ def test_records_that_do_not_move_stay_as_they_are():
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize("n_ctx", [24, 28, 32, 40])
+@pytest.mark.parametrize("max_segments", [2, 3])
+def test_a_record_can_be_closed_wherever_the_last_context_begins(n_ctx, max_segments):
+    """What is begun when a context ends goes on in the next, which must have room to end it."""
+    tokenizer = tokenizer_of(small_cohort())
+    model = untrained(tokenizer, n_ctx)
+    (batch,) = sample(model, tokenizer, 300, batch_size=300, max_segments=max_segments)
+    assert find_faults(tokenizer, batch.records) == []
+    assert batch.n_segments > 300 or n_ctx < 28
+
+
 def lingering(tokenizer, model):
     """A model that would rather measure on than end a series."""
     logits = model.logits
@@ -369,6 +388,7 @@ def labelled(n=80):
 def test_contradictions_of_labels_and_codes_are_ruled_out(n_ctx):
     tokenizer = tokenizer_of(labelled())
     assert tokenizer.defined_labels.supported_by.sum() == 3
+    assert tokenizer.explained == ["septicemia", "shock"]
     model = untrained(tokenizer, n_ctx)
 
     def sampled(rule_out):
@@ -457,4 +477,19 @@ def test_a_label_that_no_code_can_explain_any_more_does_not_block():
     mask, _ = constraint.mask(state, 7, False)
     assert not mask[0, number["icd9_diagnosis:0389"]]
     assert mask[0, number["</code>"]]
+    assert not constraint.instead(state, torch.tensor([number["</code>"]]), mask).any()
+
+
+def test_labels_whose_codes_are_too_rare_are_not_asked_for_them():
+    """In real records they stand without; asking would make up codes that were never there."""
+    cohort = labelled()
+    counts = cohort.select(split="train").codes["code"].value_counts()
+    least = int(counts["0389"]) + 1
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=least))
+    assert tokenizer.explained == (["shock"] if counts["9604"] >= least else [])
+    constraint = Constraint(tokenizer, 1000, CPU, rule_out=True)
+    number = {text: i for i, text in enumerate(tokenizer.vocabulary)}
+    opening = ["<s>", "age=(60, 65]", "gender=F", "</covar>", "in_hospital_mortality=0"]
+    state = state_of(constraint, [number[t] for t in (*opening, "septicemia", "</label>")])
+    mask, _ = constraint.mask(state, 7, False)
     assert not constraint.instead(state, torch.tensor([number["</code>"]]), mask).any()

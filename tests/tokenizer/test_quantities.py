@@ -87,21 +87,29 @@ def test_values_never_charted_are_not_made_up_where_few_are():
 
 
 def test_a_quantile_stands_for_several_values():
-    """No number in the file is one patient's alone, where a bin has five values or more."""
+    """Of five at least; where a bin has fewer, none is kept."""
     values = np.random.default_rng(0).normal(0, 1, 999)
     bins = fitted(values)
     for quantiles, n in zip(bins.quantiles, np.bincount(bins.encode(values)), strict=True):
-        assert len(quantiles) <= max(1, n // 5)
+        assert len(quantiles) <= n // 5
     assert max(values) not in np.concatenate(bins.quantiles)
 
 
 def test_a_bin_without_values_is_drawn_uniformly():
-    bins = Bins.fit([1.0, 1.5, 9.0], np.array([0.0, 2.0, 5.0, 10.0]))
-    assert bins.quantiles == [[1.5], [], [9.0]]
-    u = np.array([0.5, 0.5, 0.5])
-    assert bins.decode(np.arange(3), u, "empirical").tolist() == [1.5, 3.5, 9.0]
+    bins = Bins.fit([1.0, 1.0, 1.5, 1.5, 1.5, 9.0], np.array([0.0, 2.0, 5.0, 10.0]))
+    assert bins.quantiles == [[1.5], [], []]
+    u = np.array([0.5, 0.51, 0.51])
+    # At the charted precision, where that leaves it in its bin.
+    assert bins.decode(np.arange(3), u, "empirical").tolist() == [1.5, 3.5, 7.6]
+    assert bins.decode(np.arange(3), u, "uniform").tolist() == pytest.approx([1.0, 3.53, 7.55])
     assert bins.decode(np.arange(3), u, "center").tolist() == [1.0, 3.5, 7.5]
-    assert bins.middles.tolist() == [1.5, 3.5, 9.0]
+    assert bins.middles.tolist() == [1.5, 3.5, 7.5]
+
+
+def test_bins_of_a_narrow_series_have_different_names():
+    bins = Bins.fit([100.0], 100 + np.arange(11) * 1e-7)
+    (texts,) = bins.texts("x").values()
+    assert len(set(texts)) == 10
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,21 @@ def test_digits_by_hand():
     assert written(1234.5) == ["9_.__", "_9.__", "__.9_", "__._9"]
     assert digits.n_clipped([1234.5, 5.0, -99.99]) == 1
     assert Digits.fit([3.0]).n_clipped([-1.0]) == 1
+
+
+def test_what_digits_do_not_say_is_counted():
+    digits = Digits.fit([*[7.3] * 200, 7.355])
+    assert digits.decimals == 1
+    assert digits.n_rounded([7.3, 7.355, 7.36, 7.4]) == 2
+    # Float numbers of 32 bits are what they were charted as.
+    assert digits.n_rounded([float(np.float32(7.3))]) == 0
+
+
+def test_numbers_beyond_all_places_are_clipped_not_garbled():
+    digits = Digits.fit([1e19, 5.0])
+    assert digits.places == 15
+    assert digits.scaled([1e19]).tolist() == [10**15 - 1]
+    assert digits.n_clipped([1e19, 5.0]) == 1
 
 
 def accepts(word: Word, kinds: list[str]) -> bool:

@@ -75,6 +75,7 @@ def test_digits_and_published_settings_can_be_shown(folder, tmp_path, capsys):
         (["--patient", "120"], "has no patient 120. Did you mean"),
         (["--tokenizer", "nowhere.json"], "nowhere.json does not exist"),
         (["--n-ctx", "16"], "n_ctx=16 is too short"),
+        (["--tokenizer", "."], "tokenizer.json does not exist"),
     ],
 )
 def test_mistakes_are_told(folder, capsys, arguments, message):

@@ -233,8 +233,11 @@ def test_report_of_tokens_has_the_right_numbers():
 def test_report_says_which_rule_the_data_break():
     rules = {"age": "constant", "gender": "constant"}
     report = report_of([50], dataclasses.replace(SETTINGS, within_patient=rules))
-    assert "age is not constant over the stays of every patient" in report
+    assert "age is not constant in every patient" in report
     assert "gender" not in report
+    in_digits = {"age": VariableSettings(bin_type="raw")}
+    report = report_of([50], dataclasses.replace(SETTINGS, variables=in_digits))
+    assert "age is written in digits, so records are not asked for rising age" in report
 
 
 def test_report_of_nothing_says_so():

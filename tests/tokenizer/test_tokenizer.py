@@ -9,9 +9,9 @@ import pytest
 from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
 from synehrgy.errors import UserError
 from synehrgy.settings import AGE_EDGES, GAP_EDGES, TokenSettings, VariableSettings
-from synehrgy.tokenizer import Tokenizer, decode, encode
+from synehrgy.tokenizer import Tokenizer, decode, encode, label_contradictions
 from synehrgy.tokenizer import grammar as g
-from synehrgy.tokenizer.quantities import Bins
+from synehrgy.tokenizer.quantities import Bins, Digits
 from synehrgy.tokenizer.tokenizer import (
     ELAPSED,
     ELAPSED_EDGES,
@@ -93,11 +93,6 @@ def test_vocabulary_of_a_mimic_shaped_cohort_adds_up():
         texts_of = [texts(finer, f"{kind}:{unit}") for unit in ("week", "day", "hour", "minute")]
         assert [*map(len, texts_of)] == [1, 6, 23, 59]
     assert len(texts(finer, ELAPSED)) == len(ELAPSED_EDGES) - 1
-
-
-def test_formula_gives_the_published_vocabulary():
-    # 3,599 diagnoses, 1,057 procedures, 31 levels and 358 bins.
-    assert 3_599 + 1_057 + (31 + 358) + 15 + 2 + 15 + 25 + 2 + len(g.SPECIAL) == 5_115
 
 
 def test_ages_and_gaps_have_the_15_published_bins(cohort):
@@ -379,6 +374,10 @@ def test_half_a_file_is_damaged(tokenizer, tmp_path):
             TokenSettings(variables={"pH": VariableSettings(edges=[7.0, 6.0])}),
             "variables.pH.edges must be",
         ),
+        (
+            TokenSettings(variables={"pH": VariableSettings(edges=[1.0, 2.0], n_bins=3)}),
+            "variables.pH: give either edges, or bin_type",
+        ),
         (TokenSettings(within_patient={"weight": "rising"}), "within_patient.weight: no covariate"),
         (TokenSettings(within_patient={"age": "falling"}), "age=falling is none of rising"),
         (TokenSettings(within_patient={"gender": "rising"}), "gender=rising, but it is no number"),
@@ -420,3 +419,47 @@ def test_hundreds_of_series_and_nothing_else():
     assert tokenizer.variables == names
     back = decode(tokenizer, encode(tokenizer, cohort)).measurements
     assert back["value"].tolist() == [float(i) for i in range(400)]
+
+
+def test_a_covariate_can_be_an_exception_too(cohort):
+    in_digits = TokenSettings(variables={"age": VariableSettings(bin_type="raw")})
+    tokenizer = Tokenizer.fit(cohort, in_digits)
+    assert isinstance(tokenizer.covariate_numbers["age"], Digits)
+    # Its order over admissions is then not asked for, which the summary says.
+    assert tokenizer.rules == {"gender": "constant"}
+    back = decode(tokenizer, encode(tokenizer, cohort)).stays["age"]
+    decimals = tokenizer.covariate_numbers["age"].decimals
+    assert back.tolist() == np.round(cohort.stays["age"], decimals).tolist()
+    fitted = Tokenizer.fit(cohort, TokenSettings(covariate_edges={"age": None}, n_bins=3))
+    assert len(fitted.covariate_numbers["age"].edges) == 4
+
+
+@pytest.mark.parametrize("how", ["drop", "parent", "keep"])
+def test_a_parent_defines_a_label_only_if_all_that_it_stands_for_do(how):
+    """4282 defines the label; 42820 and 42821 are rare, and only the first defines it, too."""
+    label = Label("p", "P", "phenotype", system="icd9_diagnosis", codes=["4282", "42820", "4019"])
+    schema = Schema("s", "test", labels=[label], code_systems=[CodeSystem("icd9_diagnosis", "D")])
+    listed = [["4282"], ["4282"], ["42820"], ["42821"], ["4019"], ["4019"], ["25000"], ["25000"]]
+    stays = [
+        [i, i, None, 0, "train", int(bool({*codes} & {*label.codes})), None]
+        for i, codes in enumerate(listed)
+    ]
+    codes = [[i, 0, "icd9_diagnosis", code] for i, (code,) in enumerate(listed)]
+    cohort = build(schema, stays, codes, [])
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(rare_codes=how, min_code_count=2))
+    defined = tokenizer.defined_labels
+
+    def of(matrix):
+        return {tokenizer.vocabulary[i].split(":")[1] for i in np.flatnonzero(matrix[0])}
+
+    every = {"4282", "4019"} | ({"42820"} if how == "keep" else set())
+    assert of(defined.supported_by) == every
+    assert of(defined.implied_by) == (every if how != "parent" else {"4019"})
+    assert tokenizer.stands_for["icd9_diagnosis"] == (
+        {"4282": ["42820", "42821"]} if how == "parent" else {}
+    )
+    # One of the five stays with the label has only a code that was dropped.
+    assert tokenizer.explained == ([] if how == "drop" else ["p"])
+    counts = label_contradictions(tokenizer, encode(tokenizer, cohort))
+    assert counts["codes_without_label"] == 0
+    assert counts["label_without_codes"] == (1 if how == "drop" else 0)

@@ -59,6 +59,7 @@ def extract(
     memory_limit: str = "4GB",
     threads: int | None = None,
     progress: bool = True,
+    declared: Callable[[Schema], None] | None = None,
     complete: Callable[[Path], None] | None = None,
 ) -> ExtractionSummary:
     """Make a cohort of a folder of MIMIC-III v1.4 tables.
@@ -78,6 +79,7 @@ def extract(
         memory_limit: memory for the tables' rows, such as ``4GB``; what exceeds it goes to disk.
         threads: threads to use; None for all cores.
         progress: whether to show progress bars.
+        declared: called with the schema before the events are read, to refuse it at once.
         complete: called with the folder of the cohort just before it appears at ``path``, to add
             files that must appear together with it.
 
@@ -113,6 +115,8 @@ def extract(
         listed, dropped = load_stays(connection, tables)
         load_codes(connection)
         schema = _schema(name, series.item_sets, labels, load_labels(connection, labels))
+        if declared is not None:
+            declared(schema)
         writer = stack.enter_context(CohortWriter(path, schema, provenance, complete))
         load_item_sets(connection, series.item_sets)
         summary = ExtractionSummary(
