@@ -29,3 +29,19 @@ def compute_type(device: torch.device) -> torch.dtype:
     # Compute capability 8 (Ampere) and newer; older cards only emulate it, slowly.
     fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if fast else torch.float32
+
+
+def training_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the products in training; weights and their updates are float32 always.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device multiplies it fast:
+            newer GPUs, and CPUs with matrix instructions for it.
+        device: where it is trained.
+    """
+    if precision == "auto" and device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    if precision == "auto":
+        return compute_type(device)
+    return torch.bfloat16 if precision == "bf16" else torch.float32

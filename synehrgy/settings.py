@@ -249,6 +249,11 @@ class HyperParameters:
         "a CPU, 65,536 on a GPU",
         minimum=16,
     )
+    precision: str = setting(
+        "auto",
+        "type of the products: bf16 where the device is fast at it, or one of them",
+        choices=("auto", "fp32", "bf16"),
+    )
     lr: float = setting(3e-4, "peak learning rate", above=0.0)
     min_lr_ratio: float = setting(
         0.1, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0

@@ -1,6 +1,6 @@
 """The GPT and its losses: token ids in, logits out, nothing about medicine."""
 
 from synehrgy.model.gpt import GPT, Cache, GPTConfig
-from synehrgy.model.losses import soft_cross_entropy
+from synehrgy.model.losses import Loss, linear_cross_entropy
 
-__all__ = ["GPT", "Cache", "GPTConfig", "soft_cross_entropy"]
+__all__ = ["GPT", "Cache", "GPTConfig", "Loss", "linear_cross_entropy"]

@@ -4,7 +4,10 @@ Pre-norm transformer blocks with learned positions and tied embeddings, after GP
 al., 2019).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +93,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """[batch, time, width] to the same shape."""
+        """[batch, time, width] to the same shape; every row is a record, or goes on with one."""
         batch, time, width = x.shape
         q, k, v = (
             part.view(batch, time, self.n_head, -1).transpose(1, 2)
@@ -102,6 +105,19 @@ class Attention(nn.Module):
         # the fused kernels on CPUs cannot, and without them a step takes twice as long.
         y = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
         return self.out(y.transpose(1, 2).reshape(batch, time, width))
+
+    def packed(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """[tokens, width] to the same shape; records one after the other, of these lengths.
+
+        A call per record: nothing is computed on padding, and none looks into another.
+        """
+        # [3, head, tokens, width of a head]
+        parts = self.qkv(x).view(len(x), 3, self.n_head, -1).permute(1, 2, 0, 3)
+        y = []
+        for record in parts.split(lengths, dim=2):
+            q, k, v = record.unsqueeze(1)
+            y.append(F.scaled_dot_product_attention(q, k, v, is_causal=True)[0])
+        return self.out(torch.cat(y, dim=1).transpose(0, 1).reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -116,9 +132,9 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """[batch, time, width] to the same shape."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), cache, layer))
+    def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """[..., width] to the same shape; ``attend`` is the attention of this block."""
+        x = x + self.dropout(attend(self.norm_attention(x)))
         hidden = F.gelu(self.up(self.norm_mlp(x)), approximate="tanh")
         return x + self.dropout(self.down(hidden))
 
@@ -149,6 +165,10 @@ class GPT(nn.Module):
             nn.init.zeros_(module.bias)
 
     @property
+    def _blocks(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
+
+    @property
     def n_parameters(self) -> int:
         """Number of weights; the output layer shares those of the token embedding."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -175,10 +195,35 @@ class GPT(nn.Module):
             raise ValueError(f"{time} tokens at once after {past} cached positions.")
         positions = torch.arange(past, past + time, device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
-        for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
+        for layer, block in enumerate(self._blocks):
+            x = block(x, partial(block.attention, cache=cache, layer=layer))
         if cache is not None:
             cache.length += time
+        return self.norm(x)
+
+    def packed_hidden(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+        """Last hidden states of records packed one after the other.
+
+        Each record has its own positions and sees only itself, so the states are those of
+        ``hidden`` for each record by itself.
+
+        Args:
+            tokens: int64 [n].
+            lengths: of the records; they add up to n.
+
+        Returns:
+            [n, n_embd].
+
+        Raises:
+            ValueError: a record longer than the context.
+        """
+        if max(lengths) > self.config.n_ctx:
+            raise ValueError(f"{max(lengths)} positions in a context of {self.config.n_ctx}.")
+        every = torch.arange(max(lengths), device=tokens.device)
+        positions = torch.cat([every[:length] for length in lengths])
+        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        for block in self._blocks:
+            x = block(x, partial(block.attention.packed, lengths=lengths))
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Segments of records to padded batches."""
+"""Segments of records to packed batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synehrgy.tokenizer import Records, Tokenizer
-from synehrgy.tokenizer.grammar import END_CODES, HISTORY, PAD
+from synehrgy.tokenizer.grammar import END_CODES, HISTORY
 from synehrgy.tokenizer.segments import NO_ELAPSED, Segments
 from synehrgy.training.augment import Augmentation
 
@@ -20,10 +20,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs and targets, int64 [segments, time]; targets are ``IGNORE`` at heads and padding."""
+    """Segments packed one after the other, without padding.
+
+    Attributes:
+        inputs: int64 [n].
+        targets: int64 [n]; the token after each input, ``IGNORE`` inside the heads of segments.
+        lengths: inputs of each segment.
+    """
 
     inputs: Tensor
     targets: Tensor
+    lengths: list[int]
 
     @property
     def n_targets(self) -> int:
@@ -44,7 +51,7 @@ class Batcher:
         records: of all splits.
         segments: of which batches are made.
         max_segments: segments per batch at most.
-        max_tokens: tokens per batch at most, padding included; a longer segment stands alone.
+        max_tokens: tokens per batch at most; a longer segment stands alone.
         augmentation: in training; None for evaluation.
     """
 
@@ -60,25 +67,25 @@ class Batcher:
         self.records, self.segments = records, segments
         self.max_segments, self.max_tokens = max_segments, max_tokens
         self.augmentation = augmentation
-        self.pad = tokenizer.token(PAD)
         self.history, self.end_codes = tokenizer.token(HISTORY), tokenizer.token(END_CODES)
 
     def batches(self, rows: Ints, epoch: int = 0) -> Iterator[Batch]:
-        """Split segments, longest first, into batches padded to the longest of each.
+        """Pack segments into batches, in their order.
 
         Args:
-            rows: numbers of the segments to use, in any order.
+            rows: numbers of the segments to use.
             epoch: for the augmentation.
 
         Yields:
-            Batches; every row is in exactly one. A record of one token has nothing to predict.
+            Batches; every row is in exactly one. A segment of one token has nothing to predict and
+            is left out.
         """
         lengths = self.segments.lengths[rows]
-        order = np.argsort(-lengths, kind="stable")
-        rows, lengths = rows[order], lengths[order]
+        rows, lengths = rows[lengths > 1], lengths[lengths > 1]
         start = 0
         while start < len(rows):
-            size = max(1, min(self.max_segments, self.max_tokens // int(lengths[start])))
+            total = np.cumsum(lengths[start : start + self.max_segments])
+            size = max(1, int(np.searchsorted(total, self.max_tokens, side="right")))
             yield self._batch(self.segments.take(rows[start : start + size]), epoch)
             start += size
 
@@ -87,18 +94,22 @@ class Batcher:
         parts = [part for i in range(len(chosen)) for part in self._parts(chosen, i)]
         tokens, position = (np.concatenate(column) for column in zip(*parts, strict=True))
         record = np.repeat(chosen.record, lengths)
+        inputs = tokens
         if self.augmentation is not None:
             tokens = self.augmentation.shuffle(tokens, record, position, epoch)
-        column = np.arange(lengths.max())
-        filled = column < lengths[:, None]
-        block = np.full(filled.shape, self.pad, dtype=np.int64)
-        block[filled] = tokens
-        # Position j predicts token j + 1, so the last token of a segment is only a target.
-        asked = (column >= np.maximum(heads, 1)[:, None]) & filled
-        targets = np.where(asked, block, IGNORE)[:, 1:]
-        if self.augmentation is not None:
-            block[filled] = self.augmentation.mask(tokens, record, position, epoch)
-        return Batch(torch.from_numpy(block[:, :-1].copy()), torch.from_numpy(targets.copy()))
+            inputs = self.augmentation.mask(tokens, record, position, epoch)
+        # Position j predicts token j + 1: the last token of a segment is only a target, the first
+        # only an input, and so is all of a head but its last token.
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        place = np.arange(len(tokens)) - np.repeat(starts, lengths)
+        is_input = np.ones(len(tokens), dtype=bool)
+        is_input[ends - 1] = False
+        asked = place >= np.repeat(np.maximum(heads, 1), lengths)
+        targets = np.where(asked, tokens, IGNORE)[1:][is_input[:-1]]
+        return Batch(
+            torch.from_numpy(inputs[is_input]), torch.from_numpy(targets), (lengths - 1).tolist()
+        )
 
     def _parts(self, chosen: Segments, i: int) -> Iterator[tuple[Ints, Ints]]:
         """Pieces of a segment: their tokens, and the place of each in its record."""

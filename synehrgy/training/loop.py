@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from synehrgy.device import compute_type, pick_device
+from synehrgy.device import pick_device, training_type
 from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_json
-from synehrgy.model import GPT, GPTConfig, soft_cross_entropy
+from synehrgy.model import GPT, GPTConfig, Loss, linear_cross_entropy
 from synehrgy.provenance import now, versions
 from synehrgy.settings import HyperParameters, TrainConfig, TrainSettings
 from synehrgy.tokenizer import (
@@ -35,7 +34,7 @@ from synehrgy.training.batches import IGNORE, Batch, Batcher, epoch_order
 from synehrgy.training.checkpoint import METRICS_FILE, MODEL_FILE, RUN_FILE, save_config, save_model
 from synehrgy.training.tracking import Tracker
 
-# Tokens of a forward pass on a CPU, where more only pads more and fills the memory, and on a GPU.
+# Tokens of a forward pass on a CPU, where more only fills the memory, and on a GPU.
 MAX_TOKENS = (8192, 65536)
 
 
@@ -159,6 +158,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, model: GPT, store: TokenStore, device: torch.device):
         self.config, self.model, self.store, self.device = config, model, store, device
+        self.precision = training_type(config.hparams.precision, device)
         self.optimiser = _optimiser(model, config.hparams, device)
         self.step_size = config.hparams.mini_batch * config.hparams.n_accum
         tokenizer, seed = store.tokenizer, config.seed
@@ -236,7 +236,7 @@ class Trainer:
         total, n_tokens = 0.0, 0
         batches = self.val_batches.batches(np.arange(len(self.val_batches.segments)))
         for batch in tqdm(batches, desc="validation", unit="batch", leave=False):
-            total += float(self._loss(batch)[1])
+            total += float(self._loss(batch).hard.sum())
             n_tokens += batch.n_targets
         return total / max(n_tokens, 1)
 
@@ -248,9 +248,9 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total, n_tokens = 0.0, 0
         for batch in self.train_batches.batches(rows, epoch):
-            objective, hard = self._loss(batch)
-            objective.backward()
-            total += float(hard)
+            loss = self._loss(batch)
+            loss.objective.backward()
+            total += float(loss.hard.sum())
             n_tokens += batch.n_targets
         # Sums over tokens were accumulated; dividing once makes the step independent of how its
         # records were split into batches.
@@ -262,21 +262,17 @@ class Trainer:
         self.steps_done += 1
         return total, n_tokens
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What is minimised, and the hard cross-entropy; both summed over tokens."""
+    def _loss(self, batch: Batch) -> Loss:
+        """What is minimised, and the hard cross-entropy of each target."""
         inputs, targets = batch.inputs.to(self.device), batch.targets.to(self.device)
-        kind = compute_type(self.device)
-        with torch.autocast(self.device.type, kind, enabled=kind != torch.float32):
-            hidden = self.model.hidden(inputs)
-            real = targets != IGNORE
-            # Padding never meets the vocabulary, which is most of the memory.
-            logits, targets = self.model.logits(hidden[real]), targets[real]
-        if self.band is None or not self.model.training:
-            hard = F.cross_entropy(logits.float(), targets, reduction="sum")
-            return hard, hard.detach()
-        soft = soft_cross_entropy(logits, targets, *self.band)
-        with torch.no_grad():
-            return soft, F.cross_entropy(logits.float(), targets, reduction="sum")
+        with torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        ):
+            hidden = self.model.packed_hidden(inputs, batch.lengths)
+        asked = targets != IGNORE
+        band = self.band if self.model.training else None
+        hidden = hidden[asked].to(self.precision)
+        return linear_cross_entropy(hidden, self.model.token_embedding.weight, targets[asked], band)
 
 
 def learning_rate(step: int, total: int, hparams: HyperParameters) -> float:

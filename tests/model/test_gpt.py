@@ -35,6 +35,31 @@ def close(a, b):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("lengths", [[7], [1, 1, 5], [40, 3, 17, 300, 1]])
+def test_packing_changes_no_logits(model, lengths):
+    records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
+    packed = model.packed_hidden(torch.cat(records, dim=1)[0], lengths)
+    for got, record in zip(packed.split(lengths), records, strict=True):
+        close(model.logits(got), model(record)[0])
+
+
+def test_packing_changes_no_gradients(model):
+    lengths = [9, 1, 20]
+    records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
+    model.packed_hidden(torch.cat(records, dim=1)[0], lengths).pow(2).sum().backward()
+    packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    sum(model.hidden(record).pow(2).sum() for record in records).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(packed[name], parameter.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_a_packed_record_beyond_the_context_is_refused(model):
+    with pytest.raises(ValueError, match="301 positions in a context of 300"):
+        model.packed_hidden(tokens_of(1, 303)[0], [301, 2])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("at", [1, 10, 19])
 def test_a_later_token_changes_no_earlier_logits(model, at):
     tokens = tokens_of(2, 20)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Records, Tokenizer, encode
-from synehrgy.tokenizer.grammar import HISTORY, PAD
 from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.batches import IGNORE, Batcher, epoch_order
 from tests.cohorts import small_cohort
@@ -39,47 +38,26 @@ def test_each_target_appears_once_with_its_own_past(
     if long_records == "continue":
         cutter = Cutter(tokenizer)
     rows = np.array(data.draw(st.permutations(range(len(segments)))))
-    seen = []
+    found = []
     for batch in batcher.batches(rows):
-        assert len(batch.inputs) <= max_segments
-        assert batch.inputs.shape == batch.targets.shape
-        width = batch.inputs.shape[1] + 1
-        assert width * len(batch.inputs) <= max_tokens or len(batch.inputs) == 1
-        asked = (batch.targets != IGNORE).numpy()
-        assert batch.n_targets == asked.sum()
-        for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
-            seen.append((inputs, targets))
+        assert len(batch.lengths) <= max_segments
+        assert len(batch.inputs) == len(batch.targets) == sum(batch.lengths)
+        # A token more for each segment: the last is only a target.
+        assert len(batch.inputs) + len(batch.lengths) <= max_tokens or len(batch.lengths) == 1
+        assert batch.n_targets == (batch.targets != IGNORE).sum()
+        parts = (part.split(batch.lengths) for part in (batch.inputs, batch.targets))
+        for inputs, targets in zip(*(map(list, parts)), strict=True):
+            found.append((inputs.tolist(), targets.tolist()))
     expected = []
-    for i in range(len(segments)):
+    for i in rows:
         record = records[int(segments.record[i])].astype(np.int64)
         start, stop = int(segments.start[i]), int(segments.stop[i])
         head = cutter.head(record, start).tolist() if start else []
-        expected.append([*head, *record[start:stop].tolist()])
-    found = []
-    pad = tokenizer.token(PAD)
-    for inputs, targets in seen:
-        n_head = next(j for j, t in enumerate(targets) if t != IGNORE)
-        asked = [t for t in targets if t != IGNORE]
-        # One stretch of targets: the head before, the padding after.
-        assert targets[n_head : n_head + len(asked)] == asked
-        whole = [*inputs[: n_head + 1], *asked]
-        assert inputs[: len(whole) - 1] == whole[:-1]
-        assert set(inputs[len(whole) - 1 :]) <= {pad, whole[-1]}
-        found.append(whole)
-        is_first = inputs[0] != tokenizer.token(HISTORY)
-        # All of a head is given, the last of it to predict from.
-        assert n_head == 0 or not is_first
-    assert sorted(found) == sorted(expected)
-
-
-def test_little_is_padded():
-    cohort = small_cohort(300)
-    tokenizer = Tokenizer.fit(cohort)
-    records = encode(tokenizer, cohort)
-    segments = cut_records(tokenizer, records, np.arange(len(records)), 160)
-    batcher = Batcher(tokenizer, records, segments, 64, 8192)
-    padded = sum(batch.inputs.numel() for batch in batcher.batches(np.arange(len(segments))))
-    assert padded < 1.15 * segments.lengths.sum()
+        whole = [*head, *record[start:stop].tolist()]
+        # Of a head only the last token has a target, the first of what goes on.
+        targets = [*([IGNORE] * (len(head) - 1)), *whole[max(len(head), 1) :]]
+        expected.append((whole[:-1], targets))
+    assert found == expected
 
 
 def test_order_belongs_to_seed_and_epoch():
