@@ -282,6 +282,9 @@ class TrainSettings:
     epochs: int = setting(20, "passes over the train split, at most", minimum=1)
     patience: int = setting(5, "epochs without a better validation loss before it stops", minimum=1)
     gclip: float = setting(1.0, "largest norm of the gradient", above=0.0)
+    save_minutes: float = setting(
+        10.0, "a checkpoint to resume from after so long, besides one per epoch", minimum=0.0
+    )
     label_shuffle: bool = setting(
         False, "phenotypes in a new random order in each epoch", alias="label_shuffle"
     )
@@ -330,6 +333,7 @@ class TrainConfig:
     seed: int = setting(0, "seed of the weights, the order of records and dropout", minimum=0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     overwrite: bool = setting(False, "replace a run of the same name")
+    resume: bool = setting(False, "go on with a run of the same name that was stopped")
     data: DataSettings = group(DataSettings)
     preprocess: TokenOverrides = group(TokenOverrides)
     model: ModelSettings = group(ModelSettings)

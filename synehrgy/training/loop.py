@@ -1,8 +1,11 @@
 """The training loop: from a configuration to a run folder."""
 
 import math
+import shlex
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,22 @@ from synehrgy.tokenizer.segments import cut_records, without_series
 from synehrgy.tokenizer.tokenizer import FREE_LABELS, FREE_SERIES
 from synehrgy.training.augment import Augmentation
 from synehrgy.training.batches import IGNORE, Batch, Batcher, epoch_order
-from synehrgy.training.checkpoint import METRICS_FILE, MODEL_FILE, RUN_FILE, save_config, save_model
+from synehrgy.training.checkpoint import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    save_config,
+    save_model,
+)
+from synehrgy.training.resume import (
+    CHECKPOINTS,
+    Progress,
+    Stop,
+    load_checkpoint,
+    refuse_other_config,
+    save_checkpoint,
+    stopping_cleanly,
+)
 from synehrgy.training.tracking import Tracker
 
 # Tokens of a forward pass on a CPU, where more only fills the memory, and on a GPU.
@@ -59,6 +77,7 @@ def train(config: TrainConfig) -> Path:
     model = _new_model(config, store.tokenizer).to(device)
     trainer = Trainer(config, model, store, device)
     folder = _claim_folder(config)
+    about = _resumed(trainer, folder) if config.resume else None
     print(
         f"{config.model.name}: {model.n_parameters / 1e6:.2f} M parameters, vocabulary of "
         f"{model.config.vocab_size:,}, on {device}"
@@ -66,29 +85,65 @@ def train(config: TrainConfig) -> Path:
     print(trainer.describe())
     if losses := losses_report(store.records):
         print(losses)
-    about = {
-        "started": now(),
-        "finished": None,
-        "seed": config.seed,
-        "device": str(device),
-        "versions": versions(),
-        "tokens_fingerprint": store.fingerprint,
-        "n_parameters": model.n_parameters,
-    }
+    if about is None:
+        about = {
+            "started": now(),
+            "finished": None,
+            "seed": config.seed,
+            "device": str(device),
+            "versions": versions(),
+            "tokens_fingerprint": store.fingerprint,
+            "n_parameters": model.n_parameters,
+            "resumed": [],
+        }
+        save_config(folder, config)
+        store.tokenizer.save(folder / TOKENIZER_FILE)
     write_json(folder / RUN_FILE, about)
-    save_config(folder, config)
-    store.tokenizer.save(folder / TOKENIZER_FILE)
 
     began = time.perf_counter()
     try:
         result = _fit(trainer, folder)
     except KeyboardInterrupt:
-        if (folder / MODEL_FILE).exists():
-            print(f"\nThe best model so far is in {folder}.")
+        print(f"\nStopped; {folder} keeps what is done. Go on with: {_resume_command(config)}")
         raise
     result |= {"finished": now(), "seconds": round(time.perf_counter() - began, 1)}
     write_json(folder / RUN_FILE, about | result)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
+
+
+def _resumed(trainer: "Trainer", folder: Path) -> dict[str, Any] | None:
+    """Put the trainer to where the run in the folder was; what is known about it, None if new.
+
+    Raises:
+        UserError: a run of other settings or tokens, or one that has finished.
+    """
+    if not (folder / RUN_FILE).exists():
+        print("There is nothing to resume yet: starting.")
+        return None
+    about: dict[str, Any] = read_json(folder / RUN_FILE)
+    if about["finished"]:
+        raise UserError(f"The run in {folder} finished {about['finished']}: nothing to resume.")
+    refuse_other_config(folder / CONFIG_FILE, trainer.config)
+    if about["tokens_fingerprint"] != trainer.store.fingerprint:
+        raise UserError(
+            f"The run in {folder} was begun with other tokens: its data or their settings have "
+            "changed. Choose another run_name, or overwrite=True to begin anew."
+        )
+    progress = load_checkpoint(folder, trainer.model, trainer.optimiser, trainer.device)
+    if progress is not None:
+        trainer.progress = progress
+    print(
+        f"Going on with epoch {trainer.progress.epoch} after {trainer.progress.step} steps of it."
+    )
+    return about | {"resumed": [*about.get("resumed", []), now()]}
+
+
+def _resume_command(config: TrainConfig) -> str:
+    arguments = [a for a in sys.argv[1:] if not a.startswith(("resume=", "overwrite="))]
+    if Path(sys.argv[0]).name != "train.py":
+        return f"the settings of run_name={config.run_name} and resume=True"
+    return shlex.join(["python", sys.argv[0], *arguments, "resume=True"])
 
 
 def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
@@ -108,39 +163,75 @@ def _fit(trainer: "Trainer", folder: Path) -> dict[str, Any]:
     Returns:
         Epochs done, the best of them and its validation loss and perplexity.
     """
-    config, model = trainer.config, trainer.model
-    best, best_epoch = math.inf, 0
-    with Tracker(
-        folder / METRICS_FILE, config.wandb.project, config.run_name, asdict(config)
-    ) as tracker:
-        for epoch in range(1, config.train.epochs + 1):
-            metrics = trainer.epoch(epoch)
-            loss = trainer.evaluate()
-            better = loss < best
+    config, model, progress = trainer.config, trainer.model, trainer.progress
+    with (
+        stopping_cleanly() as stop,
+        Tracker(
+            *(folder / METRICS_FILE, config.wandb.project, config.run_name, asdict(config)),
+            done=progress.metrics,
+        ) as tracker,
+    ):
+        keeper = _Keeper(trainer, folder, stop)
+        while progress.epoch <= config.train.epochs:
+            epoch = progress.epoch
+            metrics = trainer.epoch(keeper.after_step)
+            loss = trainer.evaluate(keeper.when_stopped)
+            better = progress.best is None or loss < progress.best
             metrics |= {"val_loss": loss, "val_perplexity": perplexity(loss)}
-            tracker.log(**metrics)
             tqdm.write(
                 f"epoch {epoch}/{config.train.epochs}  perplexity: train "
                 f"{metrics['train_perplexity']:.2f}, validation {metrics['val_perplexity']:.2f}"
                 f"{' (best)' if better else ''}  {metrics['tokens_per_second']:,.0f} tokens/s"
             )
+            tracker.log(**metrics)
             if not math.isfinite(metrics["train_loss"] + loss):
                 raise UserError(
                     f"The loss of epoch {epoch} is not finite: training diverged. Try a lower "
                     f"learning rate than hparams.lr={config.hparams.lr}."
                 )
             if better:
-                best, best_epoch = loss, epoch
+                progress.best, progress.best_epoch = loss, epoch
                 save_model(folder, model)
-            elif epoch - best_epoch >= config.train.patience:
+            progress.metrics.append(metrics)
+            if epoch - progress.best_epoch >= config.train.patience:
                 tqdm.write(f"No better validation loss in {config.train.patience} epochs: stopped.")
                 break
+            progress.next_epoch()
+            keeper.save()
+            keeper.when_stopped()
+    best = progress.best if progress.best is not None else math.inf
     return {
-        "epochs": epoch,
-        "best_epoch": best_epoch,
+        "epochs": len(progress.metrics),
+        "best_epoch": progress.best_epoch,
         "val_loss": best,
         "val_perplexity": perplexity(best),
     }
+
+
+class _Keeper:
+    """Keeps checkpoints of a training, from time to time and before it stops."""
+
+    def __init__(self, trainer: "Trainer", folder: Path, stop: Stop):
+        self.trainer, self.folder, self.stop = trainer, folder, stop
+        self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        trainer = self.trainer
+        save_checkpoint(self.folder, trainer.progress, trainer.model, trainer.optimiser)
+        self.saved = time.monotonic()
+
+    def after_step(self) -> None:
+        """Save if it is time to; save and leave if somebody has asked for it."""
+        if time.monotonic() - self.saved >= 60 * self.trainer.config.train.save_minutes:
+            self.save()
+        self.when_stopped()
+
+    def when_stopped(self) -> None:
+        """Save and leave if somebody has asked for it."""
+        if self.stop.requested:
+            self.save()
+            raise KeyboardInterrupt
 
 
 class Trainer:
@@ -166,7 +257,7 @@ class Trainer:
         self.val_batches = self._batcher("val", None)
         n_segments = len(self.train_batches.segments)
         self.total_steps = config.train.epochs * -(-n_segments // self.step_size)
-        self.steps_done = 0
+        self.progress = Progress()
         self.band: tuple[Tensor, Tensor] | None = None
         if config.loss.soft_labels:
             tokens, weights = tokenizer.soft_targets()
@@ -199,38 +290,49 @@ class Trainer:
             )
         return "\n".join(lines)
 
-    def epoch(self, epoch: int) -> dict[str, Any]:
-        """One pass over the segments of the train split.
+    def epoch(self, after_step: Callable[[], None] | None = None) -> dict[str, Any]:
+        """The rest of the current epoch over the segments of the train split.
+
+        Args:
+            after_step: called after each step.
 
         Returns:
-            Metrics: epoch, train_loss (nats per token, hard targets), train_perplexity, lr,
-            tokens_per_second.
+            Metrics of the whole epoch: epoch, train_loss (nats per token, hard targets),
+            train_perplexity, lr, tokens_per_second.
         """
         self.model.train()
+        now = self.progress
         everything = np.arange(len(self.train_batches.segments))
-        order = epoch_order(everything, self.config.seed, epoch)
-        total, n_tokens, began = 0.0, 0, time.perf_counter()
+        order = epoch_order(everything, self.config.seed, now.epoch)
+        starts = range(0, len(order), self.step_size)
         bar = tqdm(
-            range(0, len(order), self.step_size),
-            desc=f"epoch {epoch}",
+            starts[now.step :],
+            desc=f"epoch {now.epoch}",
             unit="step",
+            initial=now.step,
+            total=len(starts),
             leave=False,
         )
         for start in bar:
-            loss, n = self._step(order[start : start + self.step_size], epoch)
-            total, n_tokens = total + loss, n_tokens + n
+            began = time.perf_counter()
+            loss, n = self._step(order[start : start + self.step_size], now.epoch)
+            now.loss, now.n_tokens = now.loss + loss, now.n_tokens + n
+            now.seconds += time.perf_counter() - began
+            now.step += 1
             bar.set_postfix(perplexity=f"{perplexity(loss / max(n, 1)):.2f}")
-        mean = total / max(n_tokens, 1)
+            if after_step is not None:
+                after_step()
+        mean = now.loss / max(now.n_tokens, 1)
         return {
-            "epoch": epoch,
+            "epoch": now.epoch,
             "train_loss": mean,
             "train_perplexity": perplexity(mean),
-            "lr": self.optimiser.param_groups[0]["lr"],
-            "tokens_per_second": n_tokens / (time.perf_counter() - began),
+            "lr": learning_rate(now.steps_done - 1, self.total_steps, self.config.hparams),
+            "tokens_per_second": now.n_tokens / max(now.seconds, 1e-9),
         }
 
     @torch.no_grad()
-    def evaluate(self) -> float:
+    def evaluate(self, after_batch: Callable[[], None] | None = None) -> float:
         """Mean cross-entropy over all tokens of the validation records, in nats per token."""
         self.model.eval()
         total, n_tokens = 0.0, 0
@@ -238,11 +340,13 @@ class Trainer:
         for batch in tqdm(batches, desc="validation", unit="batch", leave=False):
             total += float(self._loss(batch).hard.sum())
             n_tokens += batch.n_targets
+            if after_batch is not None:
+                after_batch()
         return total / max(n_tokens, 1)
 
     def _step(self, rows: NDArray[np.int64], epoch: int) -> tuple[float, int]:
         """One optimiser step; the sum of the hard loss and the number of tokens."""
-        rate = learning_rate(self.steps_done, self.total_steps, self.config.hparams)
+        rate = learning_rate(self.progress.steps_done, self.total_steps, self.config.hparams)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -259,7 +363,7 @@ class Trainer:
                 parameter.grad /= max(n_tokens, 1)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.gclip)
         self.optimiser.step()
-        self.steps_done += 1
+        self.progress.steps_done += 1
         return total, n_tokens
 
     def _loss(self, batch: Batch) -> Loss:
@@ -293,12 +397,15 @@ def perplexity(loss: float) -> float:
 def _claim_folder(config: TrainConfig) -> Path:
     folder = Path(config.paths.saved_models) / config.run_name
     if (folder / RUN_FILE).exists():
+        if config.resume:
+            return folder
         finished = read_json(folder / RUN_FILE)["finished"]
         if not config.overwrite:
             state = f"finished {finished}" if finished else "which has not finished"
+            go_on = "" if finished else "resume=True to go on with it, "
             raise UserError(
                 f"There is already a run {config.run_name!r} in {folder}, {state}. Choose "
-                "another run_name, or overwrite=True to replace it."
+                f"another run_name, {go_on}or overwrite=True to replace it."
             )
         print(f"Replacing the earlier run in {folder}.")
         shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +18,22 @@ class Tracker:
 
     Args:
         file: the JSON lines; an earlier file is replaced.
+        done: metrics of the epochs before, for a training that is resumed.
         project, name, config: of the run in Weights & Biases, which is used only if
             ``WANDB_API_KEY`` is set in the environment or in ``.env``.
     """
 
-    def __init__(self, file: Path, project: str, name: str, config: dict[str, Any]):
+    def __init__(
+        self,
+        file: Path,
+        project: str,
+        name: str,
+        config: dict[str, Any],
+        done: Sequence[dict[str, Any]] = (),
+    ):
         self._file = file.open("w", encoding="utf-8")
+        for metrics in done:
+            self._write(metrics)
         self._wandb: Any = None
         key = os.environ.get("WANDB_API_KEY") or wandb_key()
         if key:
@@ -31,12 +42,15 @@ class Tracker:
 
     def log(self, **metrics: float) -> None:
         """Record the metrics of one epoch."""
+        self._write(metrics)
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=int(metrics["epoch"]))
+
+    def _write(self, metrics: dict[str, Any]) -> None:
         # JSON has no word for what is not finite, as the loss of a diverged training.
         content = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._file.write(json.dumps(content, allow_nan=False) + "\n")
         self._file.flush()
-        if self._wandb is not None:
-            self._wandb.log(metrics, step=int(metrics["epoch"]))
 
     def __enter__(self) -> "Tracker":
         return self

@@ -193,17 +193,17 @@ def test_an_interrupted_run_restarts_cleanly(cohort_folder, tmp_path, monkeypatc
     overrides = train_overrides(cohort_folder, tmp_path, "train.epochs=3")
     original = Trainer.epoch
 
-    def interrupted(self, epoch):
-        if epoch == 2:
+    def interrupted(self, after_step=None):
+        if self.progress.epoch == 2:
             raise KeyboardInterrupt
-        return original(self, epoch)
+        return original(self, after_step)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(compose("train", overrides))
     folder = tmp_path / "tiny"
-    assert f"The best model so far is in {folder}" in capsys.readouterr().out
+    assert f"Stopped; {folder} keeps what is done" in capsys.readouterr().out
     assert json.loads((folder / "run.json").read_text())["finished"] is None
     assert load_run(folder, torch.device("cpu")).model.n_parameters > 0
     with pytest.raises(UserError, match=r"run 'tiny'.*which has not finished.*overwrite=True"):
