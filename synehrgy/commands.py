@@ -19,10 +19,22 @@ from synehrgy.settings import (
 
 
 def preprocess(config: PreprocessConfig) -> str:
-    """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``."""
+    """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``.
+
+    With ``data=cohort`` the cohort is there already, and only gets its tokens.
+    """
+    from synehrgy.cohort import read_schema
     from synehrgy.sources import make_cohort, refuse_other_cohort
     from synehrgy.tokenizer import check_settings, preprocess_tokens, tokens_report
 
+    if config.data.source == "cohort":
+        schema, _ = read_schema(Path(config.data.path))
+        check_settings(schema, settings=config.preprocess)
+        print(tokens_report(preprocess_tokens(Path(config.data.path), config.preprocess)))
+        return (
+            f"Tokens: {config.data.path}\n"
+            f"Next: python train.py data=cohort run_name=<a name>{_elsewhere(config)}"
+        )
     refuse_other_cohort(config)
     stores = []
 

@@ -16,8 +16,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     # People also forget the group ("n_ctx" for "hparams.n_ctx"): a same last part is near.
     same_leaf = [v for v in valid if v.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    close = same_leaf or difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    by_lower = {v.lower(): v for v in reversed(valid)}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    close = same_leaf or [by_lower[v] for v in found]
     if close:
         return f" Did you mean {close[0]!r}?"
-    shown = ", ".join(valid[:20]) + (", ..." if len(valid) > 20 else "")
+    shown = ", ".join(valid[:20]) + (f" and {len(valid) - 20} more" if len(valid) > 20 else "")
     return f" Valid: {shown}."

@@ -41,7 +41,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Delete its folder and make it anew."
+            f"{path} is damaged ({error}). Restore it from a copy, or make it anew."
         ) from error
 
 

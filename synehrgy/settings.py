@@ -185,7 +185,11 @@ class DataSettings:
     """Where patients come from."""
 
     name: str = setting(MISSING, "name of the data set", is_name=True)
-    source: str = setting(MISSING, "how its raw files are read", choices=("mimic3", "simulated"))
+    source: str = setting(
+        MISSING,
+        "how its raw files are read; cohort: it is one already, as of another hospital",
+        choices=("mimic3", "simulated", "cohort"),
+    )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
     split_dir: str | None = setting(
         None,

@@ -31,11 +31,27 @@ def broken_rules(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
             )
     if any(label.column == "in_hospital_mortality" for label in real.schema.labels):
         rules["a stay after a death in hospital"] = _after_death
+    if any(label.codes for label in real.schema.labels):
+        rules["a label without any of the codes that define it"] = partial(_at_odds, True)
+        rules["a code that defines a label without the label"] = partial(_at_odds, False)
     share = {
         rule: {"real": find(real).mean(), "synthetic": find(synthetic).mean()}
         for rule, find in rules.items()
     }
     return pd.DataFrame(share).T.rename_axis("rule").reset_index()
+
+
+def _at_odds(has_label: bool, cohort: Cohort) -> pd.Series:
+    """Whether a stay has a label without its codes, or its codes without the label."""
+    stays, codes = cohort.stays, cohort.codes
+    odd = pd.Series(False, index=stays.index)
+    for label in cohort.schema.labels:
+        if label.codes:
+            mine = (codes["system"] == label.system) & codes["code"].isin(label.codes)
+            explained = stays["stay_id"].isin(codes.loc[mine, "stay_id"])
+            stated = stays[label.column] == 1
+            odd |= (stated & ~explained) if has_label else (explained & ~stated)
+    return odd
 
 
 def _repeated_code(cohort: Cohort) -> pd.Series:

@@ -141,7 +141,7 @@ class Constraint:
 
         Ruling out the end of the codes would be wrong: a model that wants to end them would list
         one unlikely code after the other. So it may choose to end them, and where a label is then
-        unexplained, one of the codes that explain it comes first.
+        unexplained, one of the codes that explain it comes first; what was chosen follows it.
 
         Args:
             state: of the records, before the token.
@@ -199,12 +199,14 @@ class RecordState:
         self.point = filled(0, n, kind=torch.int32)
         n_measured = constraint.n_variables if constraint.free_series else 0
         self.measured = filled(-1, n, n_measured, kind=torch.int32)
+        # A token that was chosen and waits for a code that explains a label, else -1.
+        self.waiting = filled(-1, n)
         self.said = filled(False, n, constraint.n_labels, kind=torch.bool)
         self.explained = filled(False, n, constraint.n_labels, kind=torch.bool)
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these records (indices), in this order."""
-        for name in ("last", "admission", "stated", "run", "point", "measured"):
+        for name in ("last", "admission", "stated", "run", "point", "measured", "waiting"):
             setattr(self, name, getattr(self, name)[rows])
         self.said, self.explained = self.said[rows], self.explained[rows]
         self.low, self.high = ([part[rows] for part in parts] for parts in (self.low, self.high))

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -135,7 +135,24 @@ def generate(config: GenerateConfig) -> Path:
                 records_closed_by_limit=sampled.n_closed,
             )
             counts.update(label_contradictions(run.tokenizer, records))
+    print(summary(counts))
     return out
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """What was generated, and what the limits took from it, in words."""
+    lines = [
+        f"{counts['records']:,} patients, {counts['stays']:,} stays, {counts['tokens']:,} tokens "
+        f"in {counts['segments']:,} contexts",
+        f"stays with a code that contradicts their labels: {counts['codes_without_label']:,}; with "
+        f"a label that none of their codes explains: {counts['label_without_codes']:,}",
+    ]
+    if counts["records_closed_by_limit"]:
+        lines.append(
+            f"{counts['records_closed_by_limit']:,} records were closed by the limit of their last "
+            "context (max_segments) before the model ended them: train longer, or raise the limit"
+        )
+    return "\n".join(lines)
 
 
 def _rows_that_fit(model: GPT, device: torch.device) -> int:

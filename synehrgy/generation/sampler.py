@@ -283,12 +283,16 @@ class _Batch:
             distribution = probabilities(logits, allowed, self.seen, self.how)
             place = position[at] + length
             chosen = draw(distribution, self._uniform(Stream.SAMPLE, rows[at], place))
-            if self.constraint.n_labels:
-                instead = self.constraint.instead(state, chosen, allowed)
-                if bool(instead.any()):
-                    u = self._uniform(Stream.EXPLAIN, rows[at], place)
-                    chosen = self._explaining(chosen, instead, logits, u)
             is_free = torch.from_numpy(n_given[at] <= length).to(self.device)
+            if self.constraint.n_labels:
+                returns = allowed.gather(1, state.waiting.clamp(min=0)[:, None])[:, 0]
+                chosen = torch.where(returns & (state.waiting >= 0), state.waiting, chosen)
+                instead = self.constraint.instead(state, chosen, allowed) & is_free[:, None]
+                due = instead.any(dim=1)
+                state.waiting = torch.where(due, chosen, -1)
+                if bool(due.any()):
+                    u = self._uniform(Stream.EXPLAIN, rows[at], place)
+                    chosen = torch.where(due, self._explaining(instead, logits, u), chosen)
             if length < n_given.max():
                 fixed = torch.from_numpy(result[at, length]).to(self.device)
                 chosen = torch.where(is_free, chosen, fixed)
@@ -321,16 +325,14 @@ class _Batch:
         u = uniforms(self.seed, stream, self.patients[rows], place).astype(np.float32)
         return torch.from_numpy(u).to(self.device).clamp(max=1 - 2**-24)
 
-    def _explaining(self, chosen: Tensor, instead: Tensor, logits: Tensor, u: Tensor) -> Tensor:
-        """The chosen tokens but, where a label would be left unexplained, a code that explains it.
+    def _explaining(self, instead: Tensor, logits: Tensor, u: Tensor) -> Tensor:
+        """A code that explains a label, drawn by its probability among those that do.
 
-        The code is drawn by its probability among those that do; top_k and top_p do not act, for
-        they may have left none of them.
+        top_k and top_p do not act, for they may have left none of them.
         """
-        due = instead.any(dim=1)
-        among = instead | ~due[:, None]
+        among = instead | ~instead.any(dim=1, keepdim=True)
         plain = Sampling(temperature=self.how.temperature)
-        return torch.where(due, draw(probabilities(logits, among, None, plain), u), chosen)
+        return draw(probabilities(logits, among, None, plain), u)
 
     def _see(self, state: RecordState, tokens: Tensor, moving: Tensor) -> None:
         """Add a token to what the records have said."""

@@ -317,7 +317,10 @@ class _Decoder:
         hours = (minute + np.minimum(offset, 1 - 1e-5)) / 60
 
         los = np.full(self.n_stays, np.nan)
-        at, index = self._of(self.tokenizer.first_of(self.tokenizer.stay_word), len(minutes_of))
+        word = self.tokenizer.stay_word
+        if not word.kinds:
+            return hours, los
+        at, index = self._of(self.tokenizer.first_of(word), len(minutes_of))
         stated = np.unique(self.stay[at])
         after = np.bincount(self.stay[at], minutes_of[index], self.n_stays)
         last = np.zeros(self.n_stays)

@@ -342,10 +342,10 @@ def _lengths_of_stay(
     """The time from the last time point to the end of each stay; the published form has none."""
     hours = stays["los_hours"].to_numpy(dtype=np.float64)
     known = np.flatnonzero(~np.isnan(hours))
-    if not tokenizer.has_clock:
-        counts.dropped["lengths of stay, which time=gap does not write"] += len(known)
+    if not tokenizer.stay_word.kinds:
+        counts.dropped["lengths of stay, which these records do not write"] += len(known)
         return Section(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    if len(known) < len(hours) and not tokenizer.stay_optional:
+    if len(known) < len(hours) and tokenizer.lengths_of_stay == "all":
         row = int(np.isnan(hours).argmax())
         raise UserError(
             f"stays.los_hours is empty in the row of stay {stays['stay_id'].iloc[row]}, but the "

@@ -200,6 +200,12 @@ def n_broken(cohort: Cohort, covariate: str, rule: str) -> int:
     return int((same & broken).sum())
 
 
+def fit_lengths_of_stay(cohort: Cohort) -> str:
+    """Whether ``all``, ``some`` or ``none`` of the stays have a known length."""
+    known = cohort.stays["los_hours"].notna()
+    return "all" if known.all() else "some" if known.any() else "none"
+
+
 def fit_nullable(cohort: Cohort) -> list[str]:
     """Covariates that some stay lacks, in declared order."""
     return [c.name for c in cohort.schema.covariates if cohort.stays[c.name].isna().any()]

@@ -97,7 +97,15 @@ def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) 
     cutter = Cutter(tokenizer)
     parts = [_whole(rows[~is_long], records.lengths[rows[~is_long]])]
     for row in rows[is_long]:
-        parts.append(cutter.cut(int(row), records[row], n_ctx))
+        try:
+            parts.append(cutter.cut(int(row), records[row], n_ctx))
+        except _TooShortError:
+            least = max(cutter.least_context(records[row]) for row in rows)
+            raise UserError(
+                f"n_ctx={n_ctx} is too short to go on with the record of patient "
+                f"{records.subject_ids[row]}: parts of it belong together. {least} is enough for "
+                "all. Take a longer context (hparams.n_ctx), or preprocess.long_records=truncate."
+            ) from None
     fields = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in Segments.__dataclass_fields__
@@ -111,6 +119,10 @@ def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) 
 def _whole(rows: Ints, lengths: Ints) -> Segments:
     zero = np.zeros(len(rows), dtype=np.int64)
     return Segments(rows, zero, lengths, zero, zero, np.full(len(rows), NO_ELAPSED))
+
+
+class _TooShortError(Exception):
+    """What belongs together in a record does not fit the context."""
 
 
 class Cutter:
@@ -130,6 +142,7 @@ class Cutter:
         self.history = tokenizer.token(g.HISTORY)
         self.end_codes = tokenizer.token(g.END_CODES)
         self.first_elapsed = tokenizer.token(ELAPSED)
+        self.longest_head = longest_head(tokenizer)
 
     def cuts(self, tokens: Ints) -> Ints:
         """Positions before which a record (or its beginning) may be cut, ascending.
@@ -157,16 +170,26 @@ class Cutter:
         closing = [] if elapsed == NO_ELAPSED else [self.end_codes, elapsed]
         return np.array([self.history, *tokens[start:stop], *closing], dtype=np.int64)
 
+    def _settled(self, tokens: Ints) -> tuple[Ints, Ints]:
+        """Cuts, and what must be in the context before each is settled."""
+        cuts = self.cuts(tokens)
+        return cuts, cuts + self.is_time[self.kind_of[tokens[cuts - 1]]]
+
+    def least_context(self, record: NDArray[np.unsignedinteger]) -> int:
+        """A context that a record can be cut for, though perhaps not the shortest."""
+        tokens = record.astype(np.int64)
+        cuts, settled = self._settled(tokens)
+        together = np.append(settled, len(tokens)) - np.concatenate([[0], cuts])
+        return int(together.max()) + self.longest_head
+
     def cut(self, row: int, record: NDArray[np.unsignedinteger], n_ctx: int) -> Segments:
         """Cut one record, each time as late as the context allows.
 
         Raises:
-            UserError: no place to cut within the context.
+            _TooShortError: no place to cut within the context.
         """
         tokens = record.astype(np.int64)
-        cuts = self.cuts(tokens)
-        # What must be in the context before it is settled that the record may be cut there.
-        settled = cuts + self.is_time[self.kind_of[tokens[cuts - 1]]]
+        cuts, settled = self._settled(tokens)
         found: list[tuple[int, ...]] = []
         start, facts = 0, (0, 0, NO_ELAPSED)
         while True:
@@ -176,13 +199,7 @@ class Cutter:
                 break
             place = int(np.searchsorted(settled, limit, side="right")) - 1
             if place < 0 or cuts[place] <= start:
-                nearest = settled[cuts > start]
-                needed = head + int(nearest[0] if len(nearest) else len(tokens)) - start
-                raise UserError(
-                    f"n_ctx={n_ctx} is too short to go on with record {row} at its token {start}: "
-                    f"{needed} tokens belong together there. Take a longer context (hparams.n_ctx) "
-                    "or preprocess.long_records=truncate."
-                )
+                raise _TooShortError
             cut = int(cuts[place])
             found.append((row, start, cut, *facts))
             start, facts = cut, self.facts(tokens, cut)

@@ -23,6 +23,7 @@ from synehrgy.tokenizer.fitting import (
     fit_covariates,
     fit_explained,
     fit_gaps,
+    fit_lengths_of_stay,
     fit_nullable,
     fit_rules,
     fit_seconds,
@@ -40,6 +41,8 @@ from synehrgy.tokenizer.grammar import (
 from synehrgy.tokenizer.quantities import Bins, Digits, quantity_from_json
 
 TOKENIZER_VERSION = 2
+
+_REMEDY = "Run preprocess.py again for the file of a cohort, train.py for that of a model."
 
 # A bin of a series and its neighbours up to this far share the target of soft labels.
 SOFT_REACH = 3
@@ -114,7 +117,7 @@ class Tokenizer:
         seconds: seconds within the minute of a time point, for ``time=clock``.
         codes: the codes kept, by system, in alphabetical order.
         nullable: covariates that may be missing; these have a token that says so.
-        stay_optional: whether a stay may be of unknown length.
+        lengths_of_stay: whether ``all``, ``some`` or ``none`` of the stays have a known length.
         stands_for: rare codes that a kept one stands for, by system.
         explained: labels that are asked to have a code that explains them.
         rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
@@ -130,7 +133,7 @@ class Tokenizer:
     seconds: Bins
     codes: dict[str, list[str]]
     nullable: list[str] = field(default_factory=list)
-    stay_optional: bool = True
+    lengths_of_stay: str = "some"
     stands_for: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     explained: list[str] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)
@@ -166,7 +169,7 @@ class Tokenizer:
             fit_seconds(train),
             codes,
             fit_nullable(cohort),
-            bool(cohort.stays["los_hours"].isna().any()),
+            fit_lengths_of_stay(cohort),
             stands_for,
             fit_explained(train, codes, stands_for),
             fit_rules(cohort, settings.within_patient, covariate_numbers),
@@ -195,7 +198,8 @@ class Tokenizer:
     @property
     def stay_word(self) -> Word:
         """The automaton of the time from the last timestep to the end of the stay."""
-        return clock_word(STAY) if self.has_clock else NOTHING
+        known = self.has_clock and self.lengths_of_stay != "none"
+        return clock_word(STAY) if known else NOTHING
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
@@ -218,7 +222,8 @@ class Tokenizer:
             kind, numbers = variable_kind(variable), self.variable_numbers.get(variable)
             add(variable, numbers.texts(kind) if numbers else {kind: levels.get(variable, [])})
         if self.has_clock:
-            names |= clock_texts(GAP, "+") | clock_texts(STAY, "discharge +")
+            names |= clock_texts(GAP, "+")
+            names |= clock_texts(STAY, "discharge +") if self.stay_word.kinds else {}
         else:
             names[GAP] = [f"{GAP}={text} h" for text in self.gaps.texts(GAP)[GAP]]
         if self.settings.long_records == "continue":
@@ -259,7 +264,7 @@ class Tokenizer:
             self.time_word,
             self.stay_word,
             [ELAPSED] if ELAPSED in self._names else [],
-            stay_optional=self.stay_optional,
+            stay_optional=self.lengths_of_stay != "all",
             free_labels=FREE_LABELS in self.free_order,
             free_series=FREE_SERIES in self.free_order,
             empty=self._impossible_kinds(),
@@ -396,7 +401,7 @@ class Tokenizer:
             "seconds": self.seconds.to_json(),
             "codes": self.codes,
             "nullable": self.nullable,
-            "stay_optional": self.stay_optional,
+            "lengths_of_stay": self.lengths_of_stay,
             "stands_for": self.stands_for,
             "explained": self.explained,
             "rules": self.rules,
@@ -432,18 +437,16 @@ class Tokenizer:
                 "does not read any more. Run preprocess.py again, and train.py for a model of it."
             )
         if content.pop("checksum", None) != _checksum(content):
-            raise UserError(
-                f"{path} is damaged: its content is not what was written. Run preprocess.py again."
-            )
+            raise UserError(f"{path} is damaged: its content is not what was written. {_REMEDY}")
         try:
             tokenizer = cls._from_json(content, path)
             whole = tokenizer.vocabulary == content["vocabulary"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error!r}. Run preprocess.py again.") from error
+            raise UserError(f"{path} is damaged: {error!r}. {_REMEDY}") from error
         if not whole:
             raise UserError(
                 f"{path} is damaged: its vocabulary does not follow from its bins, codes and "
-                "schema. Run preprocess.py again."
+                f"schema. {_REMEDY}"
             )
         return tokenizer
 
@@ -462,7 +465,7 @@ class Tokenizer:
             Bins.from_json(content["seconds"]),
             content["codes"],
             content["nullable"],
-            content["stay_optional"],
+            content["lengths_of_stay"],
             content["stands_for"],
             content["explained"],
             content["rules"],

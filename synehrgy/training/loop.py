@@ -279,7 +279,11 @@ class Trainer:
 
     def describe(self) -> str:
         """How many records, segments and tokens there are of each split, and what is lost."""
-        lines = []
+        settings = self.store.tokenizer.settings
+        lines = [
+            f"tokens: bin_type={settings.bin_type} n_bins={settings.n_bins} time={settings.time} "
+            f"long_records={settings.long_records} rare_codes={settings.rare_codes}"
+        ]
         for split, batcher in (("train", self.train_batches), ("val", self.val_batches)):
             rows, segments = self.store.of_split(split), batcher.segments
             total = int(self.store.records.lengths[rows].sum())

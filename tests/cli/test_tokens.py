@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from synehrgy.cohort import read_cohort
+from synehrgy.cohort import Covariate, Schema, Variable, read_cohort
 from synehrgy.tokenizer import Tokenizer
 from synehrgy.tokenizer.quantities import Digits
 from tests.cli.test_road import raw_patients, run
+from tests.cohorts import build, write
 from tests.sources.raw_database import write_database
 
 PATHS = [f"paths.{name}=results/{name}" for name in ("saved_models", "synthetic", "results")]
@@ -135,3 +137,43 @@ def test_exceptions_parents_and_training_that_asks_for_other_tokens(tmp_path, ra
     assert tokenizer.no_series
     assert len(cohort.measurements) == 0
     assert cohort.stays["age"].isin([34.0, 70.0]).all()
+
+
+def test_a_cohort_of_another_hospital(tmp_path):
+    """Seven series, no codes, no labels, covariates that are missing, no length of stay."""
+    names = [f"series {i}" for i in range(7)]
+    schema = Schema(
+        "elsewhere",
+        "own",
+        covariates=[
+            Covariate("bmi", "continuous", unit="kg/m2"),
+            Covariate("ward", "categorical", levels=["A", "B", "C"]),
+        ],
+        variables=[Variable(name, "continuous") for name in names],
+    )
+    rng = np.random.default_rng(0)
+    stays, rows = [], []
+    for i in range(60):
+        bmi = None if i % 7 == 0 else round(float(rng.normal(26, 4)), 1)
+        ward = None if i % 5 == 0 else "ABC"[i % 3]
+        stays.append((i, i, None, 0, ("train", "train", "val", "test")[i % 4], bmi, ward, None))
+        for hours in range(6):
+            measured = sorted(rng.choice(names, 3, replace=False))
+            rows += [
+                (i, float(hours), n, round(float(rng.normal(5, 1)), 2), None) for n in measured
+            ]
+    write(build(schema, stays, [], rows), tmp_path / "own")
+    data = ["data=cohort", "data.path=own"]
+    edges = "preprocess.covariate_edges.bmi=[15,20,25,30,60]"
+    said = run("preprocess.py", *data, edges, "preprocess.n_bins=4", cwd=tmp_path)
+    assert "data=cohort" in said
+    run("train.py", *data, "run_name=r", *SMALL, *PATHS, cwd=tmp_path)
+    said = run("generate.py", "model=r", "n_samples=20", *PATHS, cwd=tmp_path)
+    assert "20 patients" in said
+    run("evaluate.py", "model=r", *PATHS, cwd=tmp_path)
+    cohort = read_cohort(tmp_path / "results" / "synthetic" / "r")
+    assert cohort.schema.variables == schema.variables
+    assert cohort.stays["los_hours"].isna().all()
+    tokenizer = Tokenizer.load(tmp_path / "results" / "saved_models" / "r" / "tokenizer.json")
+    assert "ward=missing" in tokenizer.vocabulary
+    assert tokenizer.covariate_numbers["bmi"].edges.tolist() == [15.0, 20.0, 25.0, 30.0, 60.0]

@@ -13,6 +13,7 @@ from synehrgy.errors import UserError
 from synehrgy.evaluation import fidelity
 from synehrgy.evaluation.evaluate import compare, summary
 from synehrgy.evaluation.report import write_report
+from synehrgy.evaluation.validity import broken_rules
 from tests.cohorts import SMALL_SCHEMA, build, cohorts, small_cohort
 
 WEIGHTS = {"0389": 0.9, "4019": 0.7, "4280": 0.5, "V5861": 0.3, "E8788": 0.2, "99592": 0.1}
@@ -206,6 +207,26 @@ def test_repeated_codes_are_seen():
     dx, px = "icd9_diagnosis", "icd9_procedure"
     codes = [[1, 0, dx, "A"], [1, 1, dx, "B"], [1, 2, dx, "A"], [2, 0, dx, "A"], [2, 1, px, "A"]]
     assert broken([stay(1), stay(2, 2)], codes)["the same code twice"] == 0.5
+
+
+def test_labels_at_odds_with_their_codes_are_seen(real):
+    listed = real.codes.loc[real.codes["system"] == "icd9_diagnosis", "code"].astype(str)
+    defined = dataclasses.replace(
+        real.schema.labels[1], system="icd9_diagnosis", codes=[listed.value_counts().index[0]]
+    )
+    labels = [real.schema.labels[0], defined, real.schema.labels[2]]
+    schema = dataclasses.replace(real.schema, labels=labels)
+    cohort = dataclasses.replace(real, schema=schema)
+    rows = broken_rules(cohort, cohort).set_index("rule")["real"]
+    having = real.codes[
+        (real.codes["system"] == "icd9_diagnosis") & real.codes["code"].isin(defined.codes)
+    ]["stay_id"]
+    explained = real.stays["stay_id"].isin(having)
+    stated = real.stays[defined.column] == 1
+    expected = (stated & ~explained).mean(), (explained & ~stated).mean()
+    assert all(share > 0 for share in expected)
+    assert rows["a label without any of the codes that define it"] == expected[0]
+    assert rows["a code that defines a label without the label"] == expected[1]
 
 
 def test_values_after_the_end_of_the_stay_are_seen():

@@ -193,11 +193,16 @@ def test_one_list_is_enough(tmp_path: Path) -> None:
     assert "test" not in splits.values()
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_splits_by_hash_without_lists(tmp_path: Path, given: bool) -> None:
-    splits, rule = splits_of(tmp_path, tmp_path if given else None)
+def test_splits_by_hash_without_lists(tmp_path: Path) -> None:
+    splits, rule = splits_of(tmp_path, None)
     assert rule == "by hash"
     assert list(splits.values()) == Splits(None).assign(splits)
+
+
+def test_a_folder_without_lists_is_refused(tmp_path: Path) -> None:
+    """Splitting by hash instead would put patients of the benchmark's test split into training."""
+    with pytest.raises(UserError, match=r"neither testset.csv nor valset.csv"):
+        Splits(tmp_path)
 
 
 def test_the_hash_of_a_patient_never_changes() -> None:

@@ -110,7 +110,7 @@ def test_records_state_whose_they_are():
     assert records.tokens.dtype == np.uint16
     assert {what: n for what, n in records.dropped.items() if n} == {
         "codes repeated within a stay": 1,
-        "lengths of stay, which time=gap does not write": 2,
+        "lengths of stay, which these records do not write": 2,
     }
     assert {what: n for what, n in records.changed.items() if n} == {
         # Values of the val split, and a gap of 500 hours.
@@ -522,3 +522,17 @@ def test_a_stay_that_ends_before_its_last_value_is_counted():
     records = encode(tokenizer, cohort)
     assert records.changed["stays that end before their last time point"] == 1
     assert decode(tokenizer, records).stays["los_hours"].round(2).tolist() == [48.55, 9.0, 600.0]
+
+
+def test_a_hospital_that_knows_no_length_of_stay_has_no_token_for_it():
+    cohort = small_cohort(20)
+    cohort.stays["los_hours"] = np.nan
+    tokenizer = Tokenizer.fit(cohort)
+    assert tokenizer.lengths_of_stay == "none"
+    assert not any(text.startswith("discharge") for text in tokenizer.vocabulary)
+    records = encode(tokenizer, cohort)
+    assert find_faults(tokenizer, records) == []
+    assert decode(tokenizer, records).stays["los_hours"].isna().all()
+    # A length in another cohort is dropped and counted.
+    other = encode(tokenizer, small_cohort(20))
+    assert other.dropped["lengths of stay, which these records do not write"] == len(cohort.stays)

@@ -1,6 +1,7 @@
 """Long records in several segments: nothing is lost, and each goes on where the last one ended."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -131,8 +132,11 @@ def test_a_context_too_short_for_what_belongs_together_is_refused():
     cohort = small_cohort(40)
     tokenizer = Tokenizer.fit(cohort, CONTINUE)
     records = encode(tokenizer, cohort)
-    with pytest.raises(UserError, match=r"n_ctx=16 is too short .* tokens belong together"):
-        cut_records(tokenizer, records, np.arange(len(records)), 16)
+    rows = np.arange(len(records))
+    with pytest.raises(UserError, match=r"n_ctx=16 is too short .* patient \d+") as error:
+        cut_records(tokenizer, records, rows, 16)
+    least = int(re.search(r"(\d+) is enough for all", str(error.value)).group(1))
+    assert_nothing_is_lost(records, cut_records(tokenizer, records, rows, least), rows, least)
 
 
 def test_elapsed_time_with_published_gaps_is_that_of_typical_gaps():

@@ -22,8 +22,8 @@ class Splits:
         rule: ``by the lists in <folder>`` or ``by hash``.
 
     Raises:
-        UserError: ``split_dir`` is given but does not exist, or a list has a row that is no
-            ``subject,flag``.
+        UserError: ``split_dir`` is given but does not exist or has no list, or a list has a row
+            that is no ``subject,flag``.
     """
 
     def __init__(self, split_dir: Path | None) -> None:
@@ -37,6 +37,11 @@ class Splits:
             for split in ("test", "val")
             if split_dir is not None and (split_dir / f"{split}set.csv").is_file()
         }
+        if split_dir is not None and not files:
+            raise UserError(
+                f"{split_dir} has neither testset.csv nor valset.csv. Give the folder of the split "
+                "lists (data.split_dir=...), or null to split by hash."
+            )
         self._listed = {split: _read_list(file) for split, file in files.items()}
         self.rule = f"by the lists in {split_dir}" if files else "by hash"
 
