@@ -209,24 +209,23 @@ def test_repeated_codes_are_seen():
     assert broken([stay(1), stay(2, 2)], codes)["the same code twice"] == 0.5
 
 
-def test_labels_at_odds_with_their_codes_are_seen(real):
-    listed = real.codes.loc[real.codes["system"] == "icd9_diagnosis", "code"].astype(str)
-    defined = dataclasses.replace(
-        real.schema.labels[1], system="icd9_diagnosis", codes=[listed.value_counts().index[0]]
+def test_labels_at_odds_with_their_codes_are_seen():
+    septicemia = dataclasses.replace(
+        SMALL_SCHEMA.labels[1], system="icd9_diagnosis", codes=["0389", "99592"]
     )
-    labels = [real.schema.labels[0], defined, real.schema.labels[2]]
-    schema = dataclasses.replace(real.schema, labels=labels)
-    cohort = dataclasses.replace(real, schema=schema)
-    rows = broken_rules(cohort, cohort).set_index("rule")["real"]
-    having = real.codes[
-        (real.codes["system"] == "icd9_diagnosis") & real.codes["code"].isin(defined.codes)
-    ]["stay_id"]
-    explained = real.stays["stay_id"].isin(having)
-    stated = real.stays[defined.column] == 1
-    expected = (stated & ~explained).mean(), (explained & ~stated).mean()
-    assert all(share > 0 for share in expected)
-    assert rows["a label without any of the codes that define it"] == expected[0]
-    assert rows["a code that defines a label without the label"] == expected[1]
+    labels = [SMALL_SCHEMA.labels[0], septicemia, SMALL_SCHEMA.labels[2]]
+    schema = dataclasses.replace(SMALL_SCHEMA, labels=labels)
+    stays = [stay(i, i) for i in range(1, 6)]
+    for i in (0, 1, 2):
+        stays[i][8] = 1
+    # With the label: a defining code, another code, the same code of another system.
+    codes = [[1, 0, "icd9_diagnosis", "0389"], [2, 0, "icd9_diagnosis", "4019"]]
+    codes += [[3, 0, "icd9_procedure", "0389"], [4, 0, "icd9_diagnosis", "99592"]]
+    cohort = build(schema, stays, codes, [])
+    share = broken_rules(cohort, cohort).set_index("rule")["real"]
+    assert share["a label without any of the codes that define it"] == 0.4
+    assert share["a code that defines a label without the label"] == 0.2
+    assert "a label without any of the codes that define it" not in broken(stays, codes)
 
 
 def test_values_after_the_end_of_the_stay_are_seen():
