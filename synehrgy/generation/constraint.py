@@ -72,8 +72,8 @@ class Constraint:
         defined = tokenizer.defined_labels
         self.n_labels = len(defined.tokens) if rule_out else 0
         self.label_tokens = to(defined.tokens)
-        self.implied_by, self.supported_by = to(defined.implied_by), to(defined.supported_by)
-        self._implied = self.implied_by.float()
+        self.supported_by = to(defined.supported_by)
+        self._implied = to(defined.implied_by).float()
         self._supported = self.supported_by.float()
         too_late = _after_support(tokenizer, defined.supported_by) & defined.explained[:, None]
         self._too_late = to(too_late)

@@ -289,7 +289,8 @@ class _Batch:
                 chosen = torch.where(returns & (state.waiting >= 0), state.waiting, chosen)
                 instead = self.constraint.instead(state, chosen, allowed) & is_free[:, None]
                 due = instead.any(dim=1)
-                state.waiting = torch.where(due, chosen, -1)
+                waiting = torch.where(due, chosen, -1)
+                state.waiting = torch.where(is_free, waiting, state.waiting)
                 if bool(due.any()):
                     u = self._uniform(Stream.EXPLAIN, rows[at], place)
                     chosen = torch.where(due, self._explaining(instead, logits, u), chosen)

@@ -316,6 +316,21 @@ def test_records_go_on_beyond_the_context(time):
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+@pytest.mark.parametrize("n_ctx", [40, 60])
+def test_codes_that_explain_labels_do_not_depend_on_the_batch(n_ctx):
+    """Nor does a token that waits for one when its context is full."""
+    tokenizer = tokenizer_of(labelled())
+    model = untrained(tokenizer, n_ctx)
+
+    def records(size):
+        how = {"batch_size": size, "seed": 5, "rule_out_contradictions": True}
+        return all_records(sample(model, tokenizer, 60, **how))
+
+    expected = records(60)
+    for size in (1, 7):
+        assert all(np.array_equal(a, b) for a, b in zip(records(size), expected, strict=True))
+
+
 def test_the_last_context_closes_the_record():
     tokenizer = tokenizer_of(small_cohort())
     model = lingering(tokenizer, untrained(tokenizer, 60))
