@@ -1,6 +1,6 @@
 """How fast a model of the paper's shape is trained, beside the usual way with transformers.
 
-    pip install transformers
+    pip install transformers        # the usual way needs it
     python -m benchmarks.training data/processed/simulated --reference
 
 Both train on the same records, cut at the context as published, in steps of as many records, each
