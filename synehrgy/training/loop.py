@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from synehrgy.device import pick_device, training_type
 from synehrgy.errors import UserError
-from synehrgy.files import read_json, write_json
+from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.model import GPT, GPTConfig, Loss, linear_cross_entropy
 from synehrgy.provenance import now, versions
 from synehrgy.settings import HyperParameters, TrainConfig, TrainSettings
@@ -61,13 +61,16 @@ def train(config: TrainConfig) -> Path:
 
     Writes ``<paths.saved_models>/<run_name>/``: config.yaml, tokenizer.json, model.json,
     model.safetensors (of the epoch with the lowest validation loss so far), metrics.jsonl (a line
-    per epoch) and run.json (what made the run; "finished" is null until it has).
+    per epoch), run.json (what made the run; "finished" is null until it has) and, until it has,
+    checkpoints/ to resume from.
 
     Returns:
         The folder of the run.
 
     Raises:
-        UserError: data not preprocessed, an empty split, a run of the same name.
+        UserError: data not preprocessed, an empty split, a run of the same name, or one to resume
+            that was begun with other settings or tokens.
+        KeyboardInterrupt: somebody stopped it; a checkpoint was saved before.
     """
     device = pick_device(config.device)
     data = Path(config.data.path)
@@ -96,9 +99,13 @@ def train(config: TrainConfig) -> Path:
             "n_parameters": model.n_parameters,
             "resumed": [],
         }
-        save_config(folder, config)
-        store.tokenizer.save(folder / TOKENIZER_FILE)
-    write_json(folder / RUN_FILE, about)
+        # All at once, so that a run that is killed here can be resumed or does not exist.
+        with new_folder(folder, replaceable=lambda _: False) as aside:
+            save_config(aside, config)
+            store.tokenizer.save(aside / TOKENIZER_FILE)
+            write_json(aside / RUN_FILE, about)
+    else:
+        write_json(folder / RUN_FILE, about)
 
     began = time.perf_counter()
     try:
@@ -415,7 +422,6 @@ def _claim_folder(config: TrainConfig) -> Path:
         shutil.rmtree(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not the folder of a run; choose another run_name.")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -215,3 +215,20 @@ def test_resuming_what_never_began_begins(cohort_folder, tmp_path, capsys, unint
     folder = train(settings(cohort_folder, tmp_path, "resume=True"))
     assert "nothing to resume yet" in capsys.readouterr().out
     assert same(outcome(folder), uninterrupted)
+
+
+def test_killed_while_the_folder_is_made_it_begins_anew(
+    cohort_folder, tmp_path, monkeypatch, uninterrupted
+):
+    """Either all that describes a run is there, or nothing is."""
+    with monkeypatch.context() as patch:
+
+        def killed(self, path):
+            raise KeyboardInterrupt
+
+        patch.setattr("synehrgy.tokenizer.Tokenizer.save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(cohort_folder, tmp_path))
+    assert not (tmp_path / "tiny").exists()
+    folder = train(settings(cohort_folder, tmp_path, "resume=True"))
+    assert same(outcome(folder), uninterrupted)
