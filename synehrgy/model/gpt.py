@@ -1,25 +1,46 @@
 """A GPT decoder that reads from top to bottom.
 
-Pre-norm transformer blocks with learned positions and tied embeddings, after GPT-2 (Radford et
-al., 2019).
+Pre-norm transformer blocks with tied embeddings: as in GPT-2 (Radford et al., 2019) with the
+defaults of the configuration, as in later decoders with its other choices.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from synehrgy.model.attention import Packing, packed_attention
+
+POSITIONS = ("learned", "rotary")
+NORMS = ("layer", "rms")
+MLPS = ("gelu", "relu2", "swiglu")
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """Shape of the model.
 
+    Attributes:
+        vocab_size, n_ctx: tokens it knows, and positions it has.
+        n_layer, n_head, n_embd: blocks, attention heads, width of the residual stream.
+        dropout: of what is added to the residual stream, in training.
+        n_kv_head: heads of keys and values, each shared by as many heads of queries (grouped-query
+            attention, Ainslie et al., 2023): sampling then reads a smaller cache. None: n_head.
+        positions: ``learned`` embeddings, or ``rotary`` (Su et al., 2021).
+        norm: ``layer`` or ``rms`` (Zhang and Sennrich, 2019).
+        mlp: ``gelu``, ``relu2`` (So et al., 2021) or ``swiglu`` (Shazeer, 2020), of equal size.
+        qk_norm: queries and keys are normalised, so that scores stay small (Henry et al., 2020).
+        bias: linear layers and norms have biases.
+        tied: the output layer shares the weights of the token embedding.
+        n_next: tokens ahead that it learns to predict (multi-token prediction, Gloeckle et al.,
+            2024); sampling uses the next one only.
+
     Raises:
-        ValueError: a width that the heads do not divide.
+        ValueError: numbers that do not fit together.
     """
 
     vocab_size: int
@@ -28,10 +49,35 @@ class GPTConfig:
     n_head: int = 4
     n_embd: int = 384
     dropout: float = 0.1
+    n_kv_head: int | None = None
+    positions: str = "learned"
+    norm: str = "layer"
+    mlp: str = "gelu"
+    qk_norm: bool = False
+    bias: bool = True
+    tied: bool = True
+    n_next: int = 1
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}.")
+        if self.n_head % self.key_heads:
+            raise ValueError(f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}.")
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(f"rotary positions need heads of even width, not {self.head_width}.")
+        for key, choices in (("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS)):
+            if getattr(self, key) not in choices:
+                raise ValueError(f"{key}={getattr(self, key)} is not one of {', '.join(choices)}.")
+
+    @property
+    def head_width(self) -> int:
+        """Width of an attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_kv_head or self.n_head
 
 
 class Cache:
@@ -47,7 +93,7 @@ class Cache:
     BLOCK = 128
 
     def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype):
-        shape = (2, batch, config.n_head, 0, config.n_embd // config.n_head)
+        shape = (2, batch, config.key_heads, 0, config.head_width)
         self.n_ctx = config.n_ctx
         self.length = 0
         # Keys (0) and values (1) of each layer, a tensor per layer: growing then needs room for
@@ -57,7 +103,8 @@ class Cache:
     @staticmethod
     def bytes_per_row(config: GPTConfig, dtype: torch.dtype) -> int:
         """Memory of one row of the batch at full context."""
-        return 2 * config.n_layer * config.n_ctx * config.n_embd * dtype.itemsize
+        width = config.key_heads * config.head_width
+        return 2 * config.n_layer * config.n_ctx * width * dtype.itemsize
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values [batch, head, new, width] of a layer; returns all so far."""
@@ -83,60 +130,151 @@ class Cache:
             self._layers[i] = data[:, rows]
 
 
+class Dropout(nn.Module):
+    """Zeroes a share of the numbers in training and scales the others up.
+
+    On a CPU that of PyTorch takes a tenth of a training step; this one compares 16 random bits per
+    number, so that the share is exact to 1 in 65,536.
+    """
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        if not self.training or self.share == 0:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.dropout(x, self.share)
+        dropped = round(self.share * 2**16)
+        random = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+        is_kept = random.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * is_kept * (2**16 / (2**16 - dropped))
+
+
+class SquaredReLU(torch.autograd.Function):
+    """max(x, 0) squared, in fewer passes over memory than operation by operation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """The same shape."""
+        positive = x.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """Gradient of x."""
+        (positive,) = ctx.saved_tensors
+        return (gradient * positive).mul_(2)
+
+
+def _norm(config: GPTConfig) -> nn.Module:
+    if config.norm == "rms":
+        return nn.RMSNorm(config.n_embd)
+    return nn.LayerNorm(config.n_embd, bias=config.bias)
+
+
+def _rotations(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Cosines (0) and sines (1) of rotary positions: [2, ..., 1, width / 2]."""
+    pairs = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None, None] * 10_000.0 ** (-pairs / width)
+    return torch.stack([angles.cos(), angles.sin()]).to(dtype)
+
+
+def _rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Turn heads [..., heads, width] by their positions."""
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = rotations
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
 class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+    """Causal self-attention of several heads."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.n_head = config.n_head
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
-        self.out = nn.Linear(config.n_embd, config.n_embd)
+        self.config = config
+        n_heads = config.n_head + 2 * config.key_heads
+        self.qkv = nn.Linear(config.n_embd, n_heads * config.head_width, bias=config.bias)
+        self.out = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., width] to queries, keys and values [..., heads, width of a head]."""
+        config = self.config
+        heads = self.qkv(x).unflatten(-1, (-1, config.head_width))
+        q, k, v = heads.split([config.n_head, config.key_heads, config.key_heads], dim=-2)
+        if config.qk_norm:
+            # A layer norm, because its kernel is fused everywhere; that of an RMS norm is not.
+            q, k = (F.layer_norm(part, (config.head_width,)).to(v.dtype) for part in (q, k))
+        if config.positions == "rotary":
+            rotations = _rotations(positions, config.head_width, v.dtype)
+            q, k = _rotate(q, rotations), _rotate(k, rotations)
+        return q, k, v
+
+    def forward(self, x: Tensor, positions: Tensor, cache: Cache | None, layer: int) -> Tensor:
         """[batch, time, width] to the same shape; every row is a record, or goes on with one."""
-        batch, time, width = x.shape
-        q, k, v = (
-            part.view(batch, time, self.n_head, -1).transpose(1, 2)
-            for part in self.qkv(x).split(width, dim=2)
-        )
+        q, k, v = (heads.transpose(1, 2) for heads in self._heads(x, positions))
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        # A single new token may look at all that is cached. Attention weights are not dropped:
-        # the fused kernels on CPUs cannot, and without them a step takes twice as long.
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
-        return self.out(y.transpose(1, 2).reshape(batch, time, width))
+        # A single new token may look at all that is cached.
+        y = F.scaled_dot_product_attention(
+            *(q, k, v), is_causal=x.shape[1] > 1, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return self.out(y.transpose(1, 2).reshape(x.shape))
 
-    def packed(self, x: Tensor, lengths: list[int]) -> Tensor:
-        """[tokens, width] to the same shape; records one after the other, of these lengths.
+    def packed(self, x: Tensor, packing: Packing) -> Tensor:
+        """[n, width] to the same shape; records one after the other.
 
-        A call per record: nothing is computed on padding, and none looks into another.
+        Attention weights are not dropped: the fused kernels of GPUs cannot.
         """
-        # [3, head, tokens, width of a head]
-        parts = self.qkv(x).view(len(x), 3, self.n_head, -1).permute(1, 2, 0, 3)
-        y = []
-        for record in parts.split(lengths, dim=2):
-            q, k, v = record.unsqueeze(1)
-            y.append(F.scaled_dot_product_attention(q, k, v, is_causal=True)[0])
-        return self.out(torch.cat(y, dim=1).transpose(0, 1).reshape(x.shape))
+        q, k, v = self._heads(x, packing.positions)
+        return self.out(packed_attention(q, k, v, packing).reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """The feed-forward network of a block: about 8 n_embd² weights, whatever its kind."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.kind = config.mlp
+        width = 4 * config.n_embd
+        if self.kind == "swiglu":
+            # A third matrix for the gate, so each has two thirds of the width.
+            width = round(width * 2 / 3 / 64) * 64 or 64
+        n_up = 2 if self.kind == "swiglu" else 1
+        self.up = nn.Linear(config.n_embd, n_up * width, bias=config.bias)
+        self.down = nn.Linear(width, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] to the same shape."""
+        hidden = self.up(x)
+        if self.kind == "gelu":
+            hidden = F.gelu(hidden, approximate="tanh")
+        elif self.kind == "relu2":
+            hidden = SquaredReLU.apply(hidden)
+        else:
+            gate, hidden = hidden.chunk(2, dim=-1)
+            hidden = F.silu(gate) * hidden
+        return cast(Tensor, self.down(hidden))
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward network of four times the width, each on its residual."""
+    """Attention, then a feed-forward network, each on its residual."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.norm_attention = nn.LayerNorm(config.n_embd)
+        self.norm_attention = _norm(config)
         self.attention = Attention(config)
-        self.norm_mlp = nn.LayerNorm(config.n_embd)
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm_mlp = _norm(config)
+        self.mlp = MLP(config)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """[..., width] to the same shape; ``attend`` is the attention of this block."""
         x = x + self.dropout(attend(self.norm_attention(x)))
-        hidden = F.gelu(self.up(self.norm_mlp(x)), approximate="tanh")
-        return x + self.dropout(self.down(hidden))
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
 
 
 class GPT(nn.Module):
@@ -146,10 +284,18 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = nn.Embedding(config.n_ctx, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.n_ctx, config.n_embd)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(config.n_embd)
+        self.norm = _norm(config)
+        if not config.tied:
+            self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        # What turns the last hidden state into that of a token further ahead.
+        self.ahead = nn.ModuleList(
+            nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+            for _ in range(config.n_next - 1)
+        )
         self.apply(self._init)
         for name, parameter in self.named_parameters():
             # GPT-2 scales the projections into the residual stream by depth, so that its
@@ -170,7 +316,7 @@ class GPT(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights; the output layer shares those of the token embedding."""
+        """Number of weights; those that are shared count once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
@@ -194,14 +340,15 @@ class GPT(nn.Module):
         if past and time > 1:
             raise ValueError(f"{time} tokens at once after {past} cached positions.")
         positions = torch.arange(past, past + time, device=tokens.device)
-        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        x = self._embed(tokens, positions)
         for layer, block in enumerate(self._blocks):
-            x = block(x, partial(block.attention, cache=cache, layer=layer))
+            attend = partial(block.attention, positions=positions, cache=cache, layer=layer)
+            x = block(x, attend)
         if cache is not None:
             cache.length += time
         return self.norm(x)
 
-    def packed_hidden(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+    def packed_hidden(self, tokens: Tensor, packing: Packing) -> Tensor:
         """Last hidden states of records packed one after the other.
 
         Each record has its own positions and sees only itself, so the states are those of
@@ -209,7 +356,7 @@ class GPT(nn.Module):
 
         Args:
             tokens: int64 [n].
-            lengths: of the records; they add up to n.
+            packing: of the n tokens into records.
 
         Returns:
             [n, n_embd].
@@ -217,18 +364,27 @@ class GPT(nn.Module):
         Raises:
             ValueError: a record longer than the context.
         """
-        if max(lengths) > self.config.n_ctx:
-            raise ValueError(f"{max(lengths)} positions in a context of {self.config.n_ctx}.")
-        every = torch.arange(max(lengths), device=tokens.device)
-        positions = torch.cat([every[:length] for length in lengths])
-        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        if packing.longest > self.config.n_ctx:
+            raise ValueError(f"{packing.longest} positions in a context of {self.config.n_ctx}.")
+        x = self._embed(tokens, packing.positions)
         for block in self._blocks:
-            x = block(x, partial(block.attention.packed, lengths=lengths))
+            x = block(x, partial(block.attention.packed, packing=packing))
         return self.norm(x)
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.token_embedding(tokens)
+        if self.config.positions == "learned":
+            x = x + self.position_embedding(positions)
+        return self.dropout(x)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """[vocab_size, n_embd]; its products with the last hidden states are the logits."""
+        return self.token_embedding.weight if self.config.tied else self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., n_embd] to logits [..., vocab_size]."""
-        return F.linear(hidden, self.token_embedding.weight)
+        return F.linear(hidden, self.output_weight)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Token ids [batch, time] to logits [batch, time, vocab_size]."""

@@ -66,8 +66,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             size = _ROWS[hidden.is_cuda]
             for start in range(0, len(hidden), size):
                 part = slice(start, start + size)
-                logits = (hidden[part] @ projection.T).float()
-                normaliser = logits.logsumexp(dim=1, keepdim=True)
+                logits = hidden[part] @ projection.T
+                probabilities = logits.softmax(dim=1, dtype=torch.float32)
+                # The largest probability is that of the largest logit.
+                top = logits.amax(dim=1, keepdim=True).float()
+                normaliser = top - probabilities.amax(dim=1, keepdim=True).log()
                 target = targets[part, None]
                 hard[part] = (normaliser - logits.gather(1, target)).squeeze(1)
                 if band_tokens is None or band_weights is None:
@@ -79,8 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if d_hidden is None or d_weight is None:
                     continue
                 # Of the objective with respect to the logits: probabilities less targets.
-                gradient = logits.sub_(normaliser).exp_().scatter_add_(1, target, -share)
-                gradient = gradient.to(hidden.dtype)
+                gradient = probabilities.scatter_add_(1, target, -share).to(hidden.dtype)
                 d_hidden[part] = gradient @ projection
                 d_weight += gradient.T @ hidden[part]
         if d_hidden is not None and d_weight is not None:

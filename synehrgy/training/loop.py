@@ -19,7 +19,7 @@ from tqdm import tqdm
 from synehrgy.device import pick_device, training_type
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
-from synehrgy.model import GPT, GPTConfig, Loss, linear_cross_entropy
+from synehrgy.model import GPT, GPTConfig, Loss, Packing, linear_cross_entropy
 from synehrgy.provenance import now, versions
 from synehrgy.settings import HyperParameters, TrainConfig, TrainSettings
 from synehrgy.tokenizer import (
@@ -383,7 +383,7 @@ class Trainer:
         with torch.autocast(
             self.device.type, self.precision, enabled=self.precision != torch.float32
         ):
-            hidden = self.model.packed_hidden(inputs, batch.lengths)
+            hidden = self.model.packed_hidden(inputs, Packing.of(batch.lengths, self.device))
         asked = targets != IGNORE
         band = self.band if self.model.training else None
         hidden = hidden[asked].to(self.precision)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from synehrgy.model import GPT, Cache, GPTConfig
+from synehrgy.model import GPT, Cache, GPTConfig, Packing
 
 CONFIG = GPTConfig(vocab_size=50, n_ctx=300, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def close(a, b):
 @pytest.mark.parametrize("lengths", [[7], [1, 1, 5], [40, 3, 17, 300, 1]])
 def test_packing_changes_no_logits(model, lengths):
     records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
-    packed = model.packed_hidden(torch.cat(records, dim=1)[0], lengths)
+    packed = model.packed_hidden(torch.cat(records, dim=1)[0], Packing.of(lengths))
     for got, record in zip(packed.split(lengths), records, strict=True):
         close(model.logits(got), model(record)[0])
 
@@ -46,7 +46,7 @@ def test_packing_changes_no_logits(model, lengths):
 def test_packing_changes_no_gradients(model):
     lengths = [9, 1, 20]
     records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
-    model.packed_hidden(torch.cat(records, dim=1)[0], lengths).pow(2).sum().backward()
+    model.packed_hidden(torch.cat(records, dim=1)[0], Packing.of(lengths)).pow(2).sum().backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     sum(model.hidden(record).pow(2).sum() for record in records).backward()
@@ -56,7 +56,7 @@ def test_packing_changes_no_gradients(model):
 
 def test_a_packed_record_beyond_the_context_is_refused(model):
     with pytest.raises(ValueError, match="301 positions in a context of 300"):
-        model.packed_hidden(tokens_of(1, 303)[0], [301, 2])
+        model.packed_hidden(tokens_of(1, 303)[0], Packing.of([301, 2]))
 
 
 @torch.no_grad()
