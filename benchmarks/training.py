@@ -42,7 +42,9 @@ def records_of(cohort: Path, n: int) -> list[np.ndarray]:
 
 def ours(cohort: Path, n_steps: int, batch: int, profile: bool) -> dict[str, Any]:
     """Steps of our training: the first warms up, the others are timed."""
-    from synehrgy.training.loop import Trainer, _new_model, as_trained
+    from synehrgy.training.loop import as_trained, new_model
+    from synehrgy.training.parallel import World
+    from synehrgy.training.trainer import Trainer
 
     overrides = [
         *("run_name=benchmark", "model=gpt", f"data.path={cohort}", f"hparams.n_ctx={CONTEXT}"),
@@ -52,19 +54,22 @@ def ours(cohort: Path, n_steps: int, batch: int, profile: bool) -> dict[str, Any
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store = as_trained(tokenise(cohort, TokenSettings(long_records="truncate")), config.train)
     torch.manual_seed(0)
-    trainer = Trainer(config, _new_model(config, store.tokenizer).to(device), store, device)
+    trainer = Trainer(config, new_model(config, store.tokenizer).to(device), store, World(device))
     # The same records as the usual way's.
-    trained = np.random.default_rng(0).permutation(np.arange(len(trainer.train_batches.segments)))
+    trained = np.random.default_rng(0).permutation(np.arange(len(trainer.train_batches.plan)))
     steps = trained[: batch * n_steps].reshape(n_steps, batch)
-    trainer.model.train()
-    trainer._step(steps[0], epoch=1)
-    began, n_tokens = time.perf_counter(), 0
+    trainer.objective.train()
+    trainer.step(steps[0], epoch=1)
+    began = time.perf_counter()
     for step in steps[1:]:
-        n_tokens += trainer._step(step, epoch=1)[1]
+        trainer.step(step, epoch=1)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    n_tokens = sum(trainer.train_batches.n_targets(step) for step in steps[1:])
     seconds = time.perf_counter() - began
     if profile:
         with torch.profiler.profile() as recorded:
-            trainer._step(steps[0], epoch=1)
+            trainer.step(steps[0], epoch=1)
         table = recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=15)
         print(table, file=sys.stderr)
     parameters = trainer.model.n_parameters

@@ -1,5 +1,6 @@
 """The command line: composes a configuration with Hydra, runs one function, reports in words."""
 
+import os
 import re
 import signal
 import sys
@@ -90,11 +91,17 @@ def run(command: str, function: Callable[[Any], str]) -> None:
         if any(argument.startswith("-") for argument in arguments):
             _run_by_hydra(command, function, arguments)
         else:
-            print(function(compose(command, arguments)))
+            _print_closing_line(function(compose(command, arguments)))
     except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
+
+
+def _print_closing_line(line: str) -> None:
+    # Of several processes under torchrun, one speaks.
+    if os.environ.get("RANK", "0") == "0":
+        print(line)
 
 
 def _run_by_hydra(command: str, function: Callable[[Any], str], arguments: Sequence[str]) -> None:
@@ -105,7 +112,7 @@ def _run_by_hydra(command: str, function: Callable[[Any], str], arguments: Seque
     @hydra.main(str(CONFIG_DIR), _config_name(command), version_base="1.3")
     def job(config: DictConfig) -> None:
         try:
-            print(function(_typed(command, config)))
+            _print_closing_line(function(_typed(command, config)))
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
             sys.exit(f"Error: {error}")

@@ -19,6 +19,8 @@ class Stream(IntEnum):
     COVARIATE = 3
     SECONDS = 4
     EXPLAIN = 5
+    WINDOW = 6
+    DROPOUT = 7
     # Of training: each epoch has two of its own, from here on.
     EPOCH = 1000
 

@@ -18,10 +18,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -234,6 +234,20 @@ class ModelSettings:
     n_head: int = setting(4, "attention heads", minimum=1)
     n_embd: int = setting(384, "width of the residual stream", minimum=1)
     dropout: float = setting(0.1, "dropout probability in training", minimum=0.0, maximum=0.9)
+    n_kv_head: int | None = setting(
+        None,
+        "heads of keys and values, each shared by several of queries: a smaller cache to sample "
+        "from; null: n_head",
+        minimum=1,
+    )
+    positions: str = setting(
+        "learned", "positions: learned, or rotary", choices=("learned", "rotary")
+    )
+    norm: str = setting("layer", "layer norm or RMS norm", choices=("layer", "rms"))
+    mlp: str = setting("gelu", "feed-forward network", choices=("gelu", "relu2", "swiglu"))
+    qk_norm: bool = setting(False, "normalise queries and keys")
+    bias: bool = setting(True, "biases in linear layers and norms")
+    tied: bool = setting(True, "output layer with the weights of the token embedding")
 
 
 @dataclass
@@ -258,6 +272,16 @@ class HyperParameters:
         "type of the products: bf16 where the device is fast at it, or one of them",
         choices=("auto", "fp32", "bf16"),
     )
+    compile: str = setting(
+        "auto",
+        "compile the model: auto does so on a GPU",
+        choices=("auto", "True", "False"),
+    )
+    parallel: str = setting(
+        "ddp",
+        "with torchrun: each process holds all weights, or a share of them (fsdp, large models)",
+        choices=("ddp", "fsdp"),
+    )
     lr: float = setting(3e-4, "peak learning rate", above=0.0)
     min_lr_ratio: float = setting(
         0.1, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0
@@ -265,7 +289,12 @@ class HyperParameters:
     warmup: float = setting(
         0.02, "share of all steps in which the rate rises", minimum=0.0, maximum=1.0
     )
-    weight_decay: float = setting(0.01, "AdamW weight decay of the matrices", minimum=0.0)
+    weight_decay: float = setting(0.01, "weight decay of the matrices", minimum=0.0)
+    optimiser: str = setting(
+        "adamw",
+        "adamw, or muon for the matrices of the blocks (and AdamW for the rest)",
+        choices=("adamw", "muon"),
+    )
 
 
 @dataclass
@@ -277,6 +306,9 @@ class LossSettings:
         "spread the target of a value bin over its neighbours, in training only",
         alias="soft_labels",
     )
+    n_next: int = setting(
+        1, "tokens ahead that it learns to predict, in training only; the losses add up", minimum=1
+    )
 
 
 @dataclass
@@ -284,6 +316,9 @@ class TrainSettings:
     """The training loop."""
 
     epochs: int = setting(20, "passes over the train split, at most", minimum=1)
+    ratio: float = setting(
+        1.0, "share of the patients of the train split to train on", above=0.0, maximum=1.0
+    )
     patience: int = setting(5, "epochs without a better validation loss before it stops", minimum=1)
     gclip: float = setting(1.0, "largest norm of the gradient", above=0.0)
     save_minutes: float = setting(
@@ -312,9 +347,14 @@ class TrainSettings:
 
 @dataclass
 class WandbSettings:
-    """Weights & Biases; used only when WANDB_API_KEY is set (in the environment or in .env)."""
+    """Weights & Biases; online only when WANDB_API_KEY is set (in the environment or in .env)."""
 
     project: str = setting("synehrgy", "project to log to")
+    mode: str = setting(
+        "online",
+        "online if there is a key, offline (a folder to upload later, no key needed), disabled",
+        choices=("online", "offline", "disabled"),
+    )
 
 
 @dataclass
@@ -338,6 +378,16 @@ class TrainConfig:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     overwrite: bool = setting(False, "replace a run of the same name")
     resume: bool = setting(False, "go on with a run of the same name that was stopped")
+    mode: str = setting(
+        "generate",
+        "what the model is for: whole patients, or fcast, the future of stays from their beginning",
+        choices=("generate", "fcast"),
+    )
+    use_pretrained: str | None = setting(
+        None,
+        "run to start from: its weights where shapes and tokens agree, as for another hospital",
+        is_name=True,
+    )
     data: DataSettings = group(DataSettings)
     preprocess: TokenOverrides = group(TokenOverrides)
     model: ModelSettings = group(ModelSettings)

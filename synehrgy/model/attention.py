@@ -1,7 +1,7 @@
 """Causal attention over records that are packed one after the other, without padding."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ class Packing:
 
     Attributes:
         lengths: tokens of each record.
+        longest: the largest of them.
         positions: int64 [n]; place of each token in its record.
         offsets: int32 [records + 1]; where each record begins, and the end of the last.
     """
 
     lengths: list[int]
+    longest: int
     positions: Tensor
     offsets: Tensor
 
@@ -35,12 +37,7 @@ class Packing:
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         offsets = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
-        return cls(lengths, *(t.to(device, non_blocking=True) for t in (positions, offsets)))
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest record."""
-        return max(self.lengths)
+        return cls(lengths, max(lengths), positions.to(device), offsets.to(device))
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
@@ -58,22 +55,32 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tenso
     Returns:
         [n, heads, width].
     """
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    if _has_kernel(q):
         from torch.nn.attention.varlen import varlen_attn
 
         offsets, longest = packing.offsets, packing.longest
         causal = (-1, 0)
         shared = q.shape[1] != k.shape[1]
-        found: Tensor = varlen_attn(
+        found = varlen_attn(
             *(q, k, v, offsets, offsets, longest, longest), window_size=causal, enable_gqa=shared
         )
-        return found
-    return _in_blocks(q, k, v, packing.lengths)
+        return cast(Tensor, found)
+    return _in_blocks(q, k, v, packing)
+
+
+def _has_kernel(q: Tensor) -> bool:
+    # FlashAttention knows half precision only, and newer cards.
+    return (
+        q.is_cuda
+        and q.dtype in (torch.bfloat16, torch.float16)
+        and torch.cuda.get_device_capability(q.device)[0] >= 8
+    )
 
 
 @torch.compiler.disable
-def _in_blocks(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    return _Blocks.apply(q, k, v, lengths)
+def _in_blocks(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    found: Tensor = _Blocks.apply(q, k, v, packing.lengths)
+    return found
 
 
 class _Blocks(torch.autograd.Function):
@@ -97,7 +104,7 @@ class _Blocks(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, *kept = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         # What the softmax takes off, so that the weights still add up to 1.

@@ -62,7 +62,9 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}.")
         if self.n_head % self.key_heads:
-            raise ValueError(f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}.")
+            raise ValueError(
+                f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}."
+            )
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"rotary positions need heads of even width, not {self.head_width}.")
         for key, choices in (("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS)):
@@ -164,7 +166,7 @@ class SquaredReLU(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Gradient of x."""
         (positive,) = ctx.saved_tensors
         return (gradient * positive).mul_(2)

@@ -5,6 +5,10 @@
                  timestep* </ts> length-of-stay? </adm>
     timestep  := value+ time
 
+To forecast, what is known of the last stay stands before what is asked, between marks:
+
+    ... covariate* </covar> <forecast> timestep* </forecast> outcome* ... the rest of the record
+
 Each of the small words is a *word*: one token, or several where a number is written in digits or a
 time in hours and minutes. The state of the automaton is the kind of the last token; what may come
 next depends on the state and on a little memory, which is declared here too: what occurs once, and
@@ -26,11 +30,11 @@ END_SERIES, END_ADMISSION = "</ts>", "</adm>"
 PAD = "<pad>"
 # Begins a segment that goes on with a long record.
 HISTORY = "<history>"
-# No record has these yet; they keep the place that the published vocabulary gives them.
-RESERVED = ("<forecast>", "</forecast>")
+# Around what is known of a stay whose future is asked: always given, never sampled.
+FORECAST, END_FORECAST = "<forecast>", "</forecast>"
 SPECIAL = (
     *(START, END_COVARIATES, END_LABELS, END_CODES, END_SERIES, END_ADMISSION, END, PAD, HISTORY),
-    *RESERVED,
+    *(FORECAST, END_FORECAST),
 )
 
 UNREACHABLE = np.iinfo(np.int32).max // 2
@@ -145,6 +149,7 @@ def record_grammar(
         link(word.exits, (END_COVARIATES,) if last else covariates[i + 1].entries)
     link((START, END_ADMISSION), opening)
     # What may come next inside the labels: the next outcome, then any later phenotype.
+    link([END_FORECAST], labels[:1] if outcomes else labels)
     for i, label in enumerate([END_COVARIATES, *labels[:-1]]):
         if i < len(outcomes):
             link([label], labels[i : i + 1])

@@ -11,7 +11,8 @@ The head is given, never predicted, so all segments of a record together predict
 once. Training cuts records so, and generation does the same when it reaches the context.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,72 @@ NO_ELAPSED = -1
 
 # Tokens that lose their series at a time: bounds the memory.
 CHUNK_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What segments are put together from: ranges of their records, and single tokens between.
+
+    Attributes:
+        record: int64 [n]; number of the record of each segment.
+        start, stop: int64 [n, k]; ranges of the record; empty where a piece is absent.
+        token: int64 [n, k]; a single token instead of a range, -1 for none.
+        given: int64 [n]; leading tokens of each segment that are never predicted.
+    """
+
+    record: Ints
+    start: Ints
+    stop: Ints
+    token: Ints
+    given: Ints
+
+    @classmethod
+    def of(cls, record: Ints, columns: list[tuple[Any, Any, Any]], n_given: int) -> "Pieces":
+        """From (start, stop, token) of each column; the first ``n_given`` columns are given."""
+        shape = (len(record), len(columns))
+        start, stop, token = (np.empty(shape, dtype=np.int64) for _ in range(3))
+        for i, column in enumerate(columns):
+            for array, value in zip((start, stop, token), column, strict=True):
+                array[:, i] = value
+        sizes = np.where(token >= 0, 1, stop - start)
+        return cls(record, start, stop, token, sizes[:, :n_given].sum(axis=1))
+
+    @property
+    def sizes(self) -> Ints:
+        """Tokens of each piece, shape [n, k]."""
+        return np.where(self.token >= 0, 1, self.stop - self.start)
+
+    def take(self, rows: Any) -> "Pieces":
+        """Pieces of some of the segments."""
+        return Pieces(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def widened(self, k: int) -> "Pieces":
+        """The same with empty pieces at the end, ``k`` in all."""
+        more = ((0, 0), (0, k - self.start.shape[1]))
+        start, stop = np.pad(self.start, more), np.pad(self.stop, more)
+        return replace(
+            self, start=start, stop=stop, token=np.pad(self.token, more, constant_values=-1)
+        )
+
+    def assemble(self, records: Records) -> tuple[Ints, Ints, Ints]:
+        """The tokens of all segments, one after the other.
+
+        Returns:
+            Tokens, the record of each, and its place in the record (-1 for single tokens), all
+            int64 [tokens].
+        """
+        sizes = self.sizes
+        flat = sizes.ravel()
+        begin = np.cumsum(flat) - flat
+        n = int(flat.sum())
+        place = np.repeat(self.start.ravel() - begin, flat) + np.arange(n)
+        record = np.repeat(self.record, sizes.sum(axis=1))
+        single = begin[self.token.ravel() >= 0]
+        place[single] = 0
+        tokens = records.tokens[records.offsets[record] + place].astype(np.int64)
+        tokens[single] = self.token[self.token >= 0]
+        place[single] = -1
+        return tokens, record, place
 
 
 @dataclass(frozen=True)
@@ -65,6 +132,20 @@ class Segments:
     def lengths(self) -> Ints:
         """Tokens of each segment, with its head."""
         return self.head_lengths + self.stop - self.start
+
+    def pieces(self, tokenizer: Tokenizer, rows: Ints, epoch: int = 0) -> Pieces:
+        """What some of the segments are put together from; the same in every epoch."""
+        chosen = self.take(rows)
+        has_head, absent = chosen.facts_stop > chosen.facts_start, NO_ELAPSED
+        at_series = has_head & (chosen.elapsed != NO_ELAPSED)
+        columns = [
+            (0, 0, np.where(has_head, tokenizer.token(g.HISTORY), absent)),
+            (chosen.facts_start, chosen.facts_stop, absent),
+            (0, 0, np.where(at_series, tokenizer.token(g.END_CODES), absent)),
+            (0, 0, np.where(at_series, chosen.elapsed, absent)),
+            (chosen.start, chosen.stop, absent),
+        ]
+        return Pieces.of(chosen.record, columns, n_given=4)
 
     def take(self, rows: Ints) -> "Segments":
         """Some of the segments, in the order asked for."""

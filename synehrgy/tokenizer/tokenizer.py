@@ -55,6 +55,9 @@ ELAPSED_EDGES = np.array(
     [0, 1, 2, 4, 8, 12, 24, 36, 48, 72, 96, 144, 192, 240, 336, 504, 720, 1440], dtype=np.float64
 )
 
+# Parts of a record, by which a loss is reported.
+PARTS = ("covariates", "labels", "codes", "series", "time", "structure")
+
 # What may come in any order, once a model has been trained so.
 FREE_LABELS, FREE_SERIES = "labels", "series"
 
@@ -294,6 +297,19 @@ class Tokenizer:
     def kind_of(self) -> NDArray[np.int64]:
         """Kind of each token: index into ``grammar.kinds``, shape [vocabulary]."""
         return np.repeat(np.arange(len(self.size)), self.size)
+
+    @cached_property
+    def part_of(self) -> NDArray[np.int64]:
+        """Part of a record that each token belongs to: index into ``PARTS``, shape [vocabulary]."""
+        time = {*self.time_word.kinds, *self.stay_word.kinds, ELAPSED}
+        values = {k for name in self.variables for k in self.variable_word(name).kinds}
+        facts = {k for c in self.schema.covariates for k in self.covariate_word(c.name).kinds}
+        groups = {"time": time, "series": values, "covariates": facts}
+        groups["labels"] = {label_kind(label.column) for label in self.schema.labels}
+        groups["codes"] = {system_kind(system) for system in self.codes}
+        part = {kind: PARTS.index(name) for name, kinds in groups.items() for kind in kinds}
+        structure = PARTS.index("structure")
+        return np.array([part.get(kind, structure) for kind in self.grammar.kinds])[self.kind_of]
 
     @property
     def shortest_record(self) -> int:

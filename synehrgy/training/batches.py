@@ -1,16 +1,19 @@
 """Segments of records to packed batches."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from queue import Queue
+from threading import Event, Thread
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synehrgy.model import Packing
 from synehrgy.tokenizer import Records, Tokenizer
-from synehrgy.tokenizer.grammar import END_CODES, HISTORY
-from synehrgy.tokenizer.segments import NO_ELAPSED, Segments
+from synehrgy.tokenizer.segments import Pieces
 from synehrgy.training.augment import Augmentation
 
 IGNORE = -100
@@ -24,23 +27,49 @@ class Batch:
 
     Attributes:
         inputs: int64 [n].
-        targets: int64 [n]; the token after each input, ``IGNORE`` inside the heads of segments.
-        lengths: inputs of each segment.
+        targets: int64 [n]; the token after each input, ``IGNORE`` where it is given.
+        asked: int64 [m]; positions of the targets that are not given.
+        packing: of the n inputs into segments.
     """
 
     inputs: Tensor
     targets: Tensor
-    lengths: list[int]
+    asked: Tensor
+    packing: Packing
 
-    @property
-    def n_targets(self) -> int:
-        """Tokens to predict."""
-        return int((self.targets != IGNORE).sum())
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; a copy to a GPU does not wait for what it still computes."""
+        if device.type == "cpu":
+            return self
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        packing = replace(
+            self.packing,
+            positions=moved(self.packing.positions),
+            offsets=moved(self.packing.offsets),
+        )
+        return Batch(moved(self.inputs), moved(self.targets), moved(self.asked), packing)
+
+    def without_targets(self) -> "Batch":
+        """The same inputs, of which nothing is asked."""
+        return replace(self, targets=torch.full_like(self.targets, IGNORE), asked=self.asked[:0])
 
 
 def epoch_order(chosen: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of segments in an epoch; the same seed and epoch give the same order."""
     return np.random.default_rng((seed, epoch)).permutation(chosen)
+
+
+class Plan(Protocol):
+    """What there is to train on: ``Segments`` of records, or ``Questions``."""
+
+    def __len__(self) -> int: ...
+
+    def pieces(self, tokenizer: Tokenizer, rows: Ints, epoch: int = 0) -> Pieces:
+        """What some of its segments are put together from."""
+        ...
 
 
 class Batcher:
@@ -49,7 +78,7 @@ class Batcher:
     Args:
         tokenizer: of the records.
         records: of all splits.
-        segments: of which batches are made.
+        plan: the segments of which batches are made.
         max_segments: segments per batch at most.
         max_tokens: tokens per batch at most; a longer segment stands alone.
         augmentation: in training; None for evaluation.
@@ -59,15 +88,24 @@ class Batcher:
         self,
         tokenizer: Tokenizer,
         records: Records,
-        segments: Segments,
+        plan: Plan,
         max_segments: int,
         max_tokens: int,
         augmentation: Augmentation | None = None,
     ):
-        self.records, self.segments = records, segments
+        self.tokenizer, self.records, self.plan = tokenizer, records, plan
         self.max_segments, self.max_tokens = max_segments, max_tokens
         self.augmentation = augmentation
-        self.history, self.end_codes = tokenizer.token(HISTORY), tokenizer.token(END_CODES)
+
+    def n_targets(self, rows: Ints, epoch: int = 0) -> int:
+        """Tokens to predict in some segments."""
+        pieces = self.plan.pieces(self.tokenizer, rows, epoch)
+        return int(_n_asked(pieces).sum())
+
+    def n_batches(self, rows: Ints, epoch: int = 0) -> int:
+        """Batches that some segments make."""
+        pieces = self.plan.pieces(self.tokenizer, rows, epoch)
+        return sum(1 for _ in self._split(pieces.sizes.sum(axis=1)))
 
     def batches(self, rows: Ints, epoch: int = 0) -> Iterator[Batch]:
         """Pack segments into batches, in their order.
@@ -80,45 +118,73 @@ class Batcher:
             Batches; every row is in exactly one. A segment of one token has nothing to predict and
             is left out.
         """
-        lengths = self.segments.lengths[rows]
-        rows, lengths = rows[lengths > 1], lengths[lengths > 1]
+        pieces = self.plan.pieces(self.tokenizer, rows, epoch)
+        for part in self._split(pieces.sizes.sum(axis=1)):
+            yield self._batch(pieces.take(part), epoch)
+
+    def _split(self, lengths: Ints) -> Iterator[Ints]:
+        rows = np.flatnonzero(lengths > 1)
+        lengths = lengths[rows]
         start = 0
         while start < len(rows):
             total = np.cumsum(lengths[start : start + self.max_segments])
             size = max(1, int(np.searchsorted(total, self.max_tokens, side="right")))
-            yield self._batch(self.segments.take(rows[start : start + size]), epoch)
+            yield rows[start : start + size]
             start += size
 
-    def _batch(self, chosen: Segments, epoch: int) -> Batch:
-        lengths, heads = chosen.lengths, chosen.head_lengths
-        parts = [part for i in range(len(chosen)) for part in self._parts(chosen, i)]
-        tokens, position = (np.concatenate(column) for column in zip(*parts, strict=True))
-        record = np.repeat(chosen.record, lengths)
+    def _batch(self, pieces: Pieces, epoch: int) -> Batch:
+        tokens, record, position = pieces.assemble(self.records)
         inputs = tokens
         if self.augmentation is not None:
             tokens = self.augmentation.shuffle(tokens, record, position, epoch)
             inputs = self.augmentation.mask(tokens, record, position, epoch)
         # Position j predicts token j + 1: the last token of a segment is only a target, the first
-        # only an input, and so is all of a head but its last token.
+        # only an input, and so is all that is given but its last token.
+        lengths = pieces.sizes.sum(axis=1)
         ends = np.cumsum(lengths)
-        starts = ends - lengths
-        place = np.arange(len(tokens)) - np.repeat(starts, lengths)
+        place = np.arange(len(tokens)) - np.repeat(ends - lengths, lengths)
         is_input = np.ones(len(tokens), dtype=bool)
         is_input[ends - 1] = False
-        asked = place >= np.repeat(np.maximum(heads, 1), lengths)
+        asked = place >= np.repeat(np.maximum(pieces.given, 1), lengths)
         targets = np.where(asked, tokens, IGNORE)[1:][is_input[:-1]]
         return Batch(
-            torch.from_numpy(inputs[is_input]), torch.from_numpy(targets), (lengths - 1).tolist()
+            torch.from_numpy(inputs[is_input]),
+            torch.from_numpy(targets),
+            torch.from_numpy(np.flatnonzero(targets != IGNORE)),
+            Packing.of((lengths - 1).tolist()),
         )
 
-    def _parts(self, chosen: Segments, i: int) -> Iterator[tuple[Ints, Ints]]:
-        """Pieces of a segment: their tokens, and the place of each in its record."""
-        record = self.records[int(chosen.record[i])]
-        if chosen.facts_stop[i] > chosen.facts_start[i]:
-            facts = np.arange(chosen.facts_start[i], chosen.facts_stop[i])
-            yield np.array([self.history]), np.array([-1])
-            yield record[facts].astype(np.int64), facts
-            if chosen.elapsed[i] != NO_ELAPSED:
-                yield np.array([self.end_codes, chosen.elapsed[i]]), np.array([-1, -1])
-        body = np.arange(chosen.start[i], chosen.stop[i])
-        yield record[chosen.start[i] : chosen.stop[i]].astype(np.int64), body
+
+def _n_asked(pieces: Pieces) -> Ints:
+    return np.maximum(pieces.sizes.sum(axis=1) - np.maximum(pieces.given, 1), 0)
+
+
+def ahead_of_time(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a device; for a GPU they are made and moved while it computes on those before."""
+    if device.type == "cpu":
+        yield from batches
+        return
+    queue: Queue[Batch | BaseException | None] = Queue(maxsize=2)
+    is_left = Event()
+
+    def fill() -> None:
+        try:
+            for batch in batches:
+                if is_left.is_set():
+                    return
+                queue.put(batch.to(device))
+            queue.put(None)
+        except Exception as error:
+            queue.put(error)
+
+    Thread(target=fill, daemon=True).start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        # Whoever leaves early sets the thread free.
+        is_left.set()
+        while not queue.empty():
+            queue.get_nowait()

@@ -9,11 +9,13 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import read_json, read_yaml, write_json, write_text
 from synehrgy.model import GPT, GPTConfig
 from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
+from synehrgy.training.parallel import as_held, whole
 
 CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
@@ -39,11 +41,27 @@ class Run:
     config: dict[str, Any]
 
 
-def save_model(folder: Path, model: GPT) -> None:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """All weights by name, whole; if processes share them, all must ask."""
+    return {name: whole(tensor).contiguous() for name, tensor in model.state_dict().items()}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model its weights, of which each process may hold a share.
+
+    Raises:
+        RuntimeError: weights of another model.
+    """
+    held = model.state_dict()
+    model.load_state_dict(
+        {name: as_held(w, held[name]) if name in held else w for name, w in weights.items()}
+    )
+
+
+def save_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
     """Write shape and weights; a file is there whole or not at all."""
-    write_json(folder / MODEL_SHAPE_FILE, asdict(model.config))
+    write_json(folder / MODEL_SHAPE_FILE, asdict(config))
     aside = folder / f".{MODEL_FILE}.partial"
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, aside)
     os.replace(aside, folder / MODEL_FILE)
 

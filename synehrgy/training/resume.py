@@ -1,8 +1,9 @@
 """A training that can be stopped at any moment and goes on as if it had not been.
 
-A checkpoint is a folder ``checkpoints/<epoch>-<step>`` of a run: weights, optimiser and random
-state as safetensors, progress as JSON. It is written aside and renamed, so that it is whole or not
-there; the one before is removed only then.
+A checkpoint is a folder ``checkpoints/<epoch>-<step>`` of a run: weights and optimiser as
+safetensors, progress as JSON. Random numbers follow from the seed and the step, and so need not be
+kept. It is written aside and renamed, so that it is whole or not there; the one before is removed
+only then. It is the same whatever the number of processes that train.
 """
 
 import os
@@ -16,20 +17,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, read_yaml, write_json
+from synehrgy.tokenizer.tokenizer import PARTS
+from synehrgy.training.checkpoint import load_weights, weights_of
+from synehrgy.training.optimiser import Optimiser
+from synehrgy.training.parallel import World
 
 CHECKPOINTS = "checkpoints"
 _PROGRESS, _WEIGHTS, _OPTIMISER = "progress.json", "model.safetensors", "optimiser.safetensors"
 
 # Settings that may change from one start of a run to the next: they change no result.
-_FREE = ("resume", "overwrite", "device", "train.save_minutes", "data.", "paths.", "wandb.")
+_FREE = (
+    *("resume", "overwrite", "device", "train.save_minutes", "data.", "paths.", "wandb."),
+    *("hparams.max_tokens", "hparams.compile", "hparams.parallel"),
+)
+
+
+def _nothing() -> list[list[float]]:
+    return [[0.0] * len(PARTS), [0.0] * len(PARTS)]
 
 
 @dataclass
@@ -40,52 +51,54 @@ class Progress:
         epoch: that is being trained, from 1.
         step: optimiser steps done in it.
         steps_done: optimiser steps done in all.
-        loss, n_tokens, seconds: of this epoch so far; the loss summed over tokens.
+        sums, seconds: of this epoch so far; losses summed over tokens, and tokens, of each part
+            of the records.
         best, best_epoch: lowest validation loss so far, and where.
         metrics: of the epochs done.
+        curve: steps done and the mean training loss since the row before, now and then.
+        curve_sums: loss and tokens of this epoch at the last row.
     """
 
     epoch: int = 1
     step: int = 0
     steps_done: int = 0
-    loss: float = 0.0
-    n_tokens: int = 0
+    sums: list[list[float]] = field(default_factory=_nothing)
     seconds: float = 0.0
     best: float | None = None
     best_epoch: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[list[float]] = field(default_factory=list)
+    curve_sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss, self.n_tokens, self.seconds = 0.0, 0, 0.0
+        self.sums, self.seconds, self.curve_sums = _nothing(), 0.0, [0.0, 0.0]
 
 
 def save_checkpoint(
-    run: Path, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer
+    run: Path, progress: Progress, model: nn.Module, optimiser: Optimiser, world: World
 ) -> None:
-    """Write a checkpoint of a run and remove those before it.
+    """Write a checkpoint of a run and remove those before it; all processes must call it.
 
     Raises:
         OSError: it cannot be written; the one before is still there.
     """
     path = run / CHECKPOINTS / f"{progress.epoch:05d}-{progress.step:08d}"
-    if path.exists():
+    weights, state = weights_of(model), optimiser.state()
+    if not world.is_first or path.exists():
         return
     with new_folder(path, replaceable=lambda _: False) as aside:
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, aside / _WEIGHTS)
-        save_file(_optimiser_state(model, optimiser) | _random_state(), aside / _OPTIMISER)
+        save_file(state, aside / _OPTIMISER)
         write_json(aside / _PROGRESS, asdict(progress))
     for older in path.parent.iterdir():
         if older != path:
             shutil.rmtree(older, ignore_errors=True)
 
 
-def load_checkpoint(
-    run: Path, model: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
-) -> Progress | None:
-    """Put a model, its optimiser and the random numbers back to where they were.
+def load_checkpoint(run: Path, model: nn.Module, optimiser: Optimiser) -> Progress | None:
+    """Put a model and its optimiser back to where they were.
 
     Returns:
         How far the training had come; None if the run has no checkpoint yet.
@@ -94,47 +107,19 @@ def load_checkpoint(
         UserError: a damaged checkpoint.
     """
     folder = run / CHECKPOINTS
-    whole = sorted(path.name for path in folder.glob("[0-9]*-[0-9]*")) if folder.is_dir() else []
-    if not whole:
+    found = sorted(path.name for path in folder.glob("[0-9]*-[0-9]*")) if folder.is_dir() else []
+    if not found:
         return None
-    path = folder / whole[-1]
+    path = folder / found[-1]
     try:
-        model.load_state_dict(load_file(path / _WEIGHTS, device=str(device)))
-        state = load_file(path / _OPTIMISER)
-        torch.set_rng_state(state.pop("random.cpu"))
-        if "random.cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random.cuda"])
-        for name, parameter in model.named_parameters():
-            optimiser.state[parameter] = {
-                key: state[f"{key}.{name}"].to(device if key != "step" else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}.{name}" in state
-            }
-            if device.type == "cuda" and "step" in optimiser.state[parameter]:
-                # The fused optimiser of a GPU counts its steps there.
-                step = optimiser.state[parameter]["step"]
-                optimiser.state[parameter]["step"] = step.to(device)
+        load_weights(model, load_file(path / _WEIGHTS))
+        optimiser.load(load_file(path / _OPTIMISER))
         return Progress(**read_json(path / _PROGRESS))
     except (KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is damaged ({error}). Remove it to go on from an earlier checkpoint or, if "
             "there is none, from the beginning."
         ) from error
-
-
-def _optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{key}.{name}": tensor.contiguous()
-        for name, parameter in model.named_parameters()
-        for key, tensor in optimiser.state.get(parameter, {}).items()
-    }
-
-
-def _random_state() -> dict[str, Tensor]:
-    state = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["random.cuda"] = torch.cuda.get_rng_state()
-    return state
 
 
 def refuse_other_config(file: Path, config: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from synehrgy.files import REPOSITORY
+from synehrgy.settings import WandbSettings
 
 
 class Tracker:
@@ -19,14 +20,15 @@ class Tracker:
     Args:
         file: the JSON lines; an earlier file is replaced.
         done: metrics of the epochs before, for a training that is resumed.
-        project, name, config: of the run in Weights & Biases, which is used only if
-            ``WANDB_API_KEY`` is set in the environment or in ``.env``.
+        wandb: project and mode. By default Weights & Biases is used if ``WANDB_API_KEY`` is set
+            in the environment or in ``.env``; ``offline`` needs no key, ``disabled`` never uses it.
+        name, config: of the run there.
     """
 
     def __init__(
         self,
         file: Path,
-        project: str,
+        wandb: WandbSettings,
         name: str,
         config: dict[str, Any],
         done: Sequence[dict[str, Any]] = (),
@@ -38,13 +40,19 @@ class Tracker:
         key = os.environ.get("WANDB_API_KEY") or wandb_key()
         if key:
             os.environ["WANDB_API_KEY"] = key
-            self._wandb = _start_wandb(project, name, config, file.parent)
+        if wandb.mode == "offline" or (key and wandb.mode == "online"):
+            self._wandb = _start_wandb(wandb, name, config, file.parent)
 
     def log(self, **metrics: float) -> None:
         """Record the metrics of one epoch."""
         self._write(metrics)
         if self._wandb is not None:
             self._wandb.log(metrics, step=int(metrics["epoch"]))
+
+    def summarise(self, **facts: Any) -> None:
+        """What is known of the run in the end: its result and where it is."""
+        if self._wandb is not None:
+            self._wandb.summary.update(facts)
 
     def _write(self, metrics: dict[str, Any]) -> None:
         # JSON has no word for what is not finite, as the loss of a diverged training.
@@ -66,12 +74,13 @@ class Tracker:
             self._wandb.finish(exit_code=int(error is not None))
 
 
-def _start_wandb(project: str, name: str, config: dict[str, Any], folder: Path) -> Any:
+def _start_wandb(settings: WandbSettings, name: str, config: dict[str, Any], folder: Path) -> Any:
     import wandb
 
     try:
         return wandb.init(
-            project=project,
+            project=settings.project,
+            mode="offline" if settings.mode == "offline" else "online",
             name=name,
             config=config,
             dir=str(folder),

@@ -1,10 +1,13 @@
 """The GPT: causal, the same with and without a cache, of the published size."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from synehrgy.model import GPT, Cache, GPTConfig, Packing
+from synehrgy.model import GPT, Cache, GPTConfig, Packing, attention
+from synehrgy.model import gpt as model_gpt
 
 CONFIG = GPTConfig(vocab_size=50, n_ctx=300, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
 CPU = torch.device("cpu")
@@ -34,23 +37,50 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(
+    params=[
+        {},
+        {"positions": "rotary", "qk_norm": True, "bias": False},
+        {"mlp": "relu2", "norm": "rms", "tied": False},
+        {"mlp": "swiglu", "n_kv_head": 1, "positions": "rotary"},
+        {"n_head": 4, "n_kv_head": 2, "n_next": 3},
+    ],
+    ids=lambda choices: "-".join(choices) or "paper",
+)
+def any_model(request):
+    """Models of all choices that a configuration offers, with weights that matter."""
+    torch.manual_seed(0)
+    made = GPT(dataclasses.replace(CONFIG, **request.param))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(3)
+    return made.eval()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("lengths", [[7], [1, 1, 5], [40, 3, 17, 300, 1]])
-def test_packing_changes_no_logits(model, lengths):
+def test_packing_changes_no_logits(any_model, lengths):
+    model = any_model
     records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
     packed = model.packed_hidden(torch.cat(records, dim=1)[0], Packing.of(lengths))
     for got, record in zip(packed.split(lengths), records, strict=True):
         close(model.logits(got), model(record)[0])
 
 
-def test_packing_changes_no_gradients(model):
+def test_packing_changes_no_gradients(any_model, monkeypatch):
+    model = any_model
     lengths = [9, 1, 20]
+    # Several blocks of queries in a record, and one too long to keep its attention weights.
+    monkeypatch.setattr(attention, "_BLOCK", 6)
+    monkeypatch.setattr(attention, "_KEEP", 9)
     records = [tokens_of(1, length, seed=i) for i, length in enumerate(lengths)]
     model.packed_hidden(torch.cat(records, dim=1)[0], Packing.of(lengths)).pow(2).sum().backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     sum(model.hidden(record).pow(2).sum() for record in records).backward()
-    for name, parameter in model.named_parameters():
+    used = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    assert used.keys() == packed.keys()
+    for name, parameter in used.items():
         torch.testing.assert_close(packed[name], parameter.grad, rtol=1e-3, atol=1e-3)
 
 
@@ -102,11 +132,12 @@ def test_rows_of_a_batch_do_not_see_each_other(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("prefill", [1, 2, Cache.BLOCK, Cache.BLOCK + 1])
-def test_the_cache_gives_the_logits_of_the_full_pass(model, prefill):
+def test_the_cache_gives_the_logits_of_the_full_pass(any_model, prefill):
+    model = any_model
     # To the very end of the context, and so over two growths of the cache.
     tokens = tokens_of(2, CONFIG.n_ctx)
     full = model(tokens)
-    cache = new_cache(2)
+    cache = Cache(model.config, 2, CPU, torch.float32)
     close(model(tokens[:, :prefill], cache), full[:, :prefill])
     for at in range(prefill, CONFIG.n_ctx):
         close(model(tokens[:, at : at + 1], cache)[:, 0], full[:, at])
@@ -159,6 +190,65 @@ def test_several_tokens_after_cached_ones_are_refused(model):
     model(tokens_of(1, 5), cache)
     with pytest.raises(ValueError, match="2 tokens at once after 5 cached"):
         model(tokens_of(1, 2), cache)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"n_head": 4, "n_kv_head": 3}, "n_head=4 is not a multiple of n_kv_head=3"),
+        ({"n_embd": 10, "positions": "rotary"}, "heads of even width, not 5"),
+        ({"mlp": "relu"}, "mlp=relu is not one of gelu, relu2, swiglu"),
+    ],
+)
+def test_choices_that_do_not_fit_together(choices, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **choices)
+
+
+@pytest.mark.parametrize("mlp", ["relu2", "swiglu"])
+def test_feed_forward_networks_are_of_equal_size(mlp):
+    config = GPTConfig(vocab_size=5, n_ctx=8, n_embd=384, bias=False)
+    sizes = [GPT(dataclasses.replace(config, mlp=kind)).n_parameters for kind in ("gelu", mlp)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+@torch.no_grad()
+def test_rotary_positions_know_distance_only():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 8)
+    at = {p: model_gpt._rotations(torch.tensor([p]), 8, torch.float32) for p in (3, 7, 50, 54)}
+    one = (model_gpt._rotate(q, at[3]) * model_gpt._rotate(k, at[7])).sum()
+    other = (model_gpt._rotate(q, at[50]) * model_gpt._rotate(k, at[54])).sum()
+    further = (model_gpt._rotate(q, at[3]) * model_gpt._rotate(k, at[54])).sum()
+    torch.testing.assert_close(one, other)
+    assert (one - further).abs() > 1e-3
+
+
+def test_squared_relu_is_that_of_pytorch():
+    x = torch.randn(50, requires_grad=True)
+    found, expected = model_gpt.SquaredReLU.apply(x), torch.relu(x).square()
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(50)
+    mine, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected))
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    layer, x = model_gpt.Dropout(0.1), torch.ones(300_003, requires_grad=True)
+    y = layer(x)
+    share = (y == 0).float().mean().item()
+    assert abs(share - 0.1) < 5 * (0.1 * 0.9 / len(x)) ** 0.5
+    assert y[y != 0].unique().item() == pytest.approx(1 / 0.9, rel=1e-4)
+    assert abs(y.mean().item() - 1) < 5 * (0.1 / 0.9 / len(x)) ** 0.5
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    # Neighbours, of which four share a random number, are independent.
+    kept = (y.detach() != 0).float()
+    for distance in (1, 2, 3, 4):
+        pair = (kept[distance:] * kept[:-distance]).mean().item()
+        assert abs(pair - 0.81) < 5 * (0.81 * 0.19 * 3 / len(x)) ** 0.5
+    assert torch.equal(layer.eval()(x), x)
 
 
 def test_heads_must_divide_the_width():

@@ -132,7 +132,7 @@ def test_an_epoch_does_not_depend_on_how_it_is_batched():
         batcher = Batcher(tokenizer, records, segments, max_segments, 4000, augmentation)
         found = []
         for batch in batcher.batches(np.arange(len(segments))[::-1], epoch=3):
-            parts = (part.split(batch.lengths) for part in (batch.inputs, batch.targets))
+            parts = (part.split(batch.packing.lengths) for part in (batch.inputs, batch.targets))
             found += [(i.tolist(), t.tolist()) for i, t in zip(*(map(list, parts)), strict=True)]
         return found
 

@@ -34,18 +34,21 @@ def test_each_target_appears_once_with_its_own_past(
     tokenizer, records, batcher = batcher_of(
         8, n_ctx, max_segments, max_tokens, long_records=long_records
     )
-    segments, cutter = batcher.segments, None
+    segments, cutter = batcher.plan, None
     if long_records == "continue":
         cutter = Cutter(tokenizer)
     rows = np.array(data.draw(st.permutations(range(len(segments)))))
     found = []
     for batch in batcher.batches(rows):
-        assert len(batch.lengths) <= max_segments
-        assert len(batch.inputs) == len(batch.targets) == sum(batch.lengths)
+        assert len(batch.packing.lengths) <= max_segments
+        assert len(batch.inputs) == len(batch.targets) == sum(batch.packing.lengths)
         # A token more for each segment: the last is only a target.
-        assert len(batch.inputs) + len(batch.lengths) <= max_tokens or len(batch.lengths) == 1
-        assert batch.n_targets == (batch.targets != IGNORE).sum()
-        parts = (part.split(batch.lengths) for part in (batch.inputs, batch.targets))
+        assert (
+            len(batch.inputs) + len(batch.packing.lengths) <= max_tokens
+            or len(batch.packing.lengths) == 1
+        )
+        assert batch.asked.tolist() == (batch.targets != IGNORE).nonzero()[:, 0].tolist()
+        parts = (part.split(batch.packing.lengths) for part in (batch.inputs, batch.targets))
         for inputs, targets in zip(*(map(list, parts)), strict=True):
             found.append((inputs.tolist(), targets.tolist()))
     expected = []
@@ -77,8 +80,8 @@ def test_records_are_read_from_disk(tmp_path):
         records.subject_ids,
         records.splits,
     )
-    other = Batcher(tokenizer, mapped, batcher.segments, 4, 400)
-    rows = np.arange(len(batcher.segments))
+    other = Batcher(tokenizer, mapped, batcher.plan, 4, 400)
+    rows = np.arange(len(batcher.plan))
     for one, two in zip(batcher.batches(rows), other.batches(rows), strict=True):
         assert one.inputs.equal(two.inputs)
         assert one.targets.equal(two.targets)

@@ -17,10 +17,15 @@ from synehrgy.generation.sampler import sample
 from synehrgy.settings import HyperParameters, TokenSettings
 from synehrgy.tokenizer import Tokenizer, as_preprocessed, find_faults, tokenise
 from synehrgy.tokenizer.segments import Cutter, cut_records
-from synehrgy.training.checkpoint import find_run, load_run, save_model
-from synehrgy.training.loop import Trainer, _new_model, as_trained, learning_rate, train
+from synehrgy.training.checkpoint import find_run, load_run, save_model, weights_of
+from synehrgy.training.loop import as_trained, new_model, train
+from synehrgy.training.optimiser import learning_rate
+from synehrgy.training.parallel import World
+from synehrgy.training.trainer import Trainer
 from tests.cohorts import build, small_cohort, write
 from tests.conftest import train_overrides
+
+CPU = World(torch.device("cpu"))
 
 
 def metrics_of(folder):
@@ -31,7 +36,7 @@ def test_run_folder_is_complete_in_itself(trained, cohort_folder):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         *("config.yaml", "tokenizer.json", "model.json", "model.safetensors"),
-        *("metrics.jsonl", "run.json"),
+        *("metrics.jsonl", "learning_curve.png", "run.json"),
     }
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["data"]["path"] == str(cohort_folder)
@@ -82,11 +87,16 @@ def gradients(cohort_folder, *overrides):
     config = compose("train", train_overrides(cohort_folder, cohort_folder.parent, *overrides))
     store = as_trained(tokenise(cohort_folder, TokenSettings()), config.train)
     torch.manual_seed(0)
-    model = _new_model(config, store.tokenizer)
-    trainer = Trainer(config, model, store, torch.device("cpu"))
-    trainer.optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-    trainer._step(np.arange(16), epoch=1)
-    return {name: p.grad for name, p in model.named_parameters()}
+    model = new_model(config, store.tokenizer)
+    trainer = Trainer(config, model, store, CPU)
+    found = {}
+
+    def keep(rate):
+        found.update({name: p.grad.clone() for name, p in model.named_parameters()})
+
+    trainer.optimiser.step = keep
+    trainer.step(np.arange(16), epoch=1)
+    return found
 
 
 SHUFFLES = ["label_shuffle=True", "ts_shuffle=True", "code_shuffle=True", "mask_prob=0.2"]
@@ -136,13 +146,13 @@ def test_soft_labels_act_in_training_only(cohort_folder, tmp_path):
     config = compose("train", train_overrides(cohort_folder, tmp_path, "soft_labels=True"))
     store = tokenise(cohort_folder, TokenSettings())
     run = load_run(soft, torch.device("cpu"))
-    trainer = Trainer(config, run.model, store, torch.device("cpu"))
+    trainer = Trainer(config, run.model, store, CPU)
     (batch,) = trainer.val_batches.batches(np.arange(4))
-    run.model.eval()
-    loss = trainer._loss(batch)
+    trainer.objective.eval()
+    loss = trainer.objective(batch)
     assert loss.objective.item() == pytest.approx(loss.hard.sum().item())
-    run.model.train()
-    loss = trainer._loss(batch)
+    trainer.objective.train()
+    loss = trainer.objective(batch)
     assert loss.objective > loss.hard.sum()
 
 
@@ -279,7 +289,7 @@ def test_missing_and_damaged_runs_are_named(trained, tmp_path):
 
 def test_a_failed_save_leaves_the_last_model(trained, tmp_path, monkeypatch):
     run = load_run(trained, torch.device("cpu"))
-    save_model(tmp_path, run.model)
+    save_model(tmp_path, run.model.config, weights_of(run.model))
     before = (tmp_path / "model.safetensors").read_bytes()
 
     def disk_full(weights, path):
@@ -288,7 +298,7 @@ def test_a_failed_save_leaves_the_last_model(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr("synehrgy.training.checkpoint.save_file", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        save_model(tmp_path, run.model)
+        save_model(tmp_path, run.model.config, weights_of(run.model))
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
@@ -302,11 +312,11 @@ def test_every_token_of_long_records_is_trained_on_once(cohort_folder, tmp_path,
         overrides = train_overrides(cohort_folder, tmp_path, "hparams.n_ctx=64", *more)
         config = compose("train", overrides)
         chosen = tokenise(cohort_folder, as_preprocessed(cohort_folder, config.preprocess))
-        trainer = Trainer(config, _new_model(config, chosen.tokenizer), chosen, torch.device("cpu"))
-        batches = trainer.train_batches.batches(
-            np.arange(len(trainer.train_batches.segments)), epoch=1
-        )
-        return sum(batch.n_targets for batch in batches), trainer.describe()
+        trainer = Trainer(config, new_model(config, chosen.tokenizer), chosen, CPU)
+        everything = np.arange(len(trainer.train_batches.plan))
+        found = sum(len(batch.asked) for batch in trainer.train_batches.batches(everything, 1))
+        assert found == trainer.train_batches.n_targets(everything)
+        return found, trainer.describe()
 
     # All but <s>, which nothing precedes.
     found, text = targets()

@@ -16,7 +16,8 @@ from synehrgy.cli import compose
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
 from synehrgy.training import resume
-from synehrgy.training.loop import Trainer, train
+from synehrgy.training.loop import train
+from synehrgy.training.trainer import Trainer
 from tests.conftest import train_overrides
 
 # Dropout, so that the random state matters; each step kept, so that every moment can be tried.
@@ -54,7 +55,7 @@ def uninterrupted(cohort_folder, tmp_path_factory):
 
 def stopped_after(monkeypatch, n_steps, error=KeyboardInterrupt):
     """Let training break after so many steps, in the middle of an optimiser step."""
-    original, steps = Trainer._step, []
+    original, steps = Trainer.step, []
 
     def step(self, rows, epoch):
         if len(steps) == n_steps:
@@ -62,7 +63,7 @@ def stopped_after(monkeypatch, n_steps, error=KeyboardInterrupt):
         steps.append(epoch)
         return original(self, rows, epoch)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
 
 
 @pytest.mark.parametrize("n_steps", [0, 1, 4, 5, 8, 11])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from synehrgy.settings import WandbSettings
 from synehrgy.training import tracking
 from synehrgy.training.tracking import Tracker
 
@@ -36,13 +37,13 @@ def lines(file):
 
 def test_silent_without_a_key(tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.init", lambda **settings: pytest.fail("wandb was started"))
-    with Tracker(tmp_path / "m.jsonl", "project", "run", {}) as tracker:
+    with Tracker(tmp_path / "m.jsonl", WandbSettings("project"), "run", {}) as tracker:
         tracker.log(epoch=1, val_loss=2.0)
     assert lines(tmp_path / "m.jsonl") == [{"epoch": 1, "val_loss": 2.0}]
 
 
 def test_logs_with_a_key(tmp_path, fake):
-    with Tracker(tmp_path / "m.jsonl", "project", "run", {"seed": 1}) as tracker:
+    with Tracker(tmp_path / "m.jsonl", WandbSettings("project"), "run", {"seed": 1}) as tracker:
         tracker.log(epoch=3, val_loss=2.0)
     assert fake.settings["project"] == "project"
     assert fake.settings["name"] == "run"
@@ -53,7 +54,10 @@ def test_logs_with_a_key(tmp_path, fake):
 
 
 def test_a_failed_training_is_marked_as_failed(tmp_path, fake):
-    with pytest.raises(RuntimeError), Tracker(tmp_path / "m.jsonl", "project", "run", {}):
+    with (
+        pytest.raises(RuntimeError),
+        Tracker(tmp_path / "m.jsonl", WandbSettings("project"), "run", {}),
+    ):
         raise RuntimeError
     assert fake.finished == 1
 
@@ -66,14 +70,14 @@ def test_training_goes_on_without_their_server(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setenv("WANDB_API_KEY", "a key")
     monkeypatch.setattr("wandb.init", unreachable)
-    with Tracker(tmp_path / "m.jsonl", "project", "run", {}) as tracker:
+    with Tracker(tmp_path / "m.jsonl", WandbSettings("project"), "run", {}) as tracker:
         tracker.log(epoch=1, val_loss=2.0)
     assert "Not logging to Weights & Biases: no network" in capsys.readouterr().out
     assert len(lines(tmp_path / "m.jsonl")) == 1
 
 
 def test_a_diverged_loss_is_still_json(tmp_path):
-    with Tracker(tmp_path / "m.jsonl", "project", "run", {}) as tracker:
+    with Tracker(tmp_path / "m.jsonl", WandbSettings("project"), "run", {}) as tracker:
         tracker.log(epoch=1, val_loss=float("nan"), val_perplexity=float("inf"))
     assert lines(tmp_path / "m.jsonl") == [{"epoch": 1, "val_loss": None, "val_perplexity": None}]
 
