@@ -123,11 +123,15 @@ class Trainer:
         # Losses and tokens of each part of the records; double, so that millions add up.
         self.sums = torch.tensor(self.progress.sums, dtype=torch.float64, device=self.device)
 
+    @property
+    def _compiles_by_itself(self) -> bool:
+        # On CPUs the products take most of the time, and the rest is not faster for it.
+        return self.device.type == "cuda"
+
     def _compiled(self) -> Callable[..., Tensor] | None:
         """The compiled forward pass, if it is asked for and this machine can compile it."""
         asked, model = self.config.hparams.compile, self.model
-        # On CPUs the products take most of the time, and the rest is not faster for it.
-        if asked == "False" or (asked == "auto" and self.device.type != "cuda"):
+        if asked == "False" or (asked == "auto" and not self._compiles_by_itself):
             return None
         compiled = torch.compile(model.packed_hidden, dynamic=True)
         try:
