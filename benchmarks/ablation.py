@@ -52,7 +52,7 @@ VARIANTS: list[tuple[str, tuple[str, ...], int]] = [
     ("... and two key heads for four of queries", (*BETTER, "model.n_kv_head=2"), 1),
     ("... and an output layer of its own", (*BETTER, "model.tied=False"), 1),
     ("... and two tokens ahead", (*BETTER, "loss.n_next=2"), 1),
-    ("model=gpt_modern", ("model=gpt_modern", RATE, MUON), 3),
+    ("model=gpt_modern", ("model=gpt_modern",), 3),
 ]
 
 

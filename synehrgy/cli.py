@@ -35,7 +35,7 @@ EXAMPLES = {
         "python preprocess.py data=mimic3_demo data.raw_dir=/path/to/mimic-iii-demo",
     ],
     "train": [
-        "python train.py data=mimic3 run_name=synehrgy-mimic hparams.n_ctx=1024 model=gpt",
+        "python train.py data=mimic3 run_name=synehrgy-mimic",
         "python train.py data=mimic3_demo run_name=first model=gpt_tiny train.epochs=5",
     ],
     "generate": [
@@ -256,8 +256,7 @@ def help_text(command: str) -> str:
             meaning += f" ({' | '.join(item.metadata['choices'])})"
         if item.metadata["alias"] and item.metadata["alias"] != key:
             key = item.metadata["alias"]
-        chosen = key.split(".")[0] in GROUPS[command] and _default(item) == "<needed>"
-        rows.append((key, "<by group>" if chosen else _default(item), meaning))
+        rows.append((key, "<by group>" if item.metadata["by_group"] else _default(item), meaning))
     width = max(len(key) + len(value) + 1 for key, value, _ in rows)
     lines = [f"{key}={value}".ljust(width + 2) + meaning for key, value, meaning in rows]
     return "\n".join(

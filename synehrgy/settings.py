@@ -28,11 +28,13 @@ def setting(
     alias: str | None = None,
     is_name: bool = False,
     is_path: bool = False,
+    by_group: bool = False,
 ) -> Any:
     """A field with its meaning, its allowed values and a short name for the command line.
 
     ``is_name`` marks the name of a folder, which must not lead elsewhere; ``is_path`` a path, which
-    is relative to the working directory in which the command was given.
+    is relative to the working directory in which the command was given, ``by_group`` one whose
+    default stands in the files of a group.
     """
     metadata = {
         "help": help,
@@ -43,6 +45,7 @@ def setting(
         "alias": alias,
         "is_name": is_name,
         "is_path": is_path,
+        "by_group": by_group,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -184,11 +187,12 @@ class SimulationSettings:
 class DataSettings:
     """Where patients come from."""
 
-    name: str = setting(MISSING, "name of the data set", is_name=True)
+    name: str = setting(MISSING, "name of the data set", is_name=True, by_group=True)
     source: str = setting(
         MISSING,
         "how its raw files are read; cohort: it is one already, as of another hospital",
         choices=("mimic3", "simulated", "cohort"),
+        by_group=True,
     )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
     split_dir: str | None = setting(
@@ -196,7 +200,7 @@ class DataSettings:
         "folder of testset.csv and valset.csv; null: split by a hash of the patient",
         is_path=True,
     )
-    path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True)
+    path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True, by_group=True)
     simulation: SimulationSettings = group(SimulationSettings)
 
 
@@ -229,7 +233,7 @@ class PathSettings:
 class ModelSettings:
     """Shape of the GPT."""
 
-    name: str = setting(MISSING, "name of the shape")
+    name: str = setting(MISSING, "name of the shape", by_group=True)
     n_layer: int = setting(4, "transformer blocks", minimum=1)
     n_head: int = setting(4, "attention heads", minimum=1)
     n_embd: int = setting(384, "width of the residual stream", minimum=1)
@@ -282,7 +286,7 @@ class HyperParameters:
         "with torchrun: each process holds all weights, or a share of them (fsdp, large models)",
         choices=("ddp", "fsdp"),
     )
-    lr: float = setting(3e-4, "peak learning rate", above=0.0)
+    lr: float = setting(MISSING, "peak learning rate", above=0.0, by_group=True)
     min_lr_ratio: float = setting(
         0.1, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0
     )
@@ -291,9 +295,10 @@ class HyperParameters:
     )
     weight_decay: float = setting(0.01, "weight decay of the matrices", minimum=0.0)
     optimiser: str = setting(
-        "adamw",
+        MISSING,
         "adamw, or muon for the matrices of the blocks (and AdamW for the rest)",
         choices=("adamw", "muon"),
+        by_group=True,
     )
 
 

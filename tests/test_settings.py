@@ -8,6 +8,7 @@ import pytest
 from synehrgy.cli import CONFIG_DIR, EXAMPLES, GROUPS, compose, help_text
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import REPOSITORY
+from synehrgy.model import GPTConfig
 from synehrgy.settings import (
     AGE_EDGES,
     CONFIGS,
@@ -282,11 +283,15 @@ def test_published_command_line_of_generation():
     assert config.batch_size == 1024
 
 
-def test_defaults_are_those_of_the_paper():
-    config = compose("train", ["run_name=r"])
+def test_the_papers_model_has_its_settings():
+    config = compose("train", ["run_name=r", "model=gpt"])
     assert (config.model.n_layer, config.model.n_head, config.model.n_embd) == (4, 4, 384)
     hparams = config.hparams
     assert (hparams.n_ctx, hparams.mini_batch * hparams.n_accum, hparams.lr) == (1024, 128, 3e-4)
+    assert config.hparams.optimiser == "adamw"
+    # Those of GPT-2, in all else.
+    shape = {key: value for key, value in dataclasses.asdict(config.model).items() if key != "name"}
+    assert GPTConfig(10, 20, **shape) == GPTConfig(10, 20)
     assert (config.train.epochs, config.train.patience, config.train.gclip) == (20, 5, 1.0)
 
 

@@ -88,3 +88,32 @@ def test_the_key_may_stand_in_a_file(tmp_path, monkeypatch):
     assert wandb_key() is None
     (tmp_path / ".env").write_text("WANDB_API_KEY=from-a-file\n")
     assert wandb_key() == "from-a-file"
+
+
+def test_offline_needs_no_key_and_disabled_never_starts(tmp_path, fake, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    with Tracker(tmp_path / "m.jsonl", WandbSettings(mode="offline"), "run", {}) as tracker:
+        tracker.log(epoch=1, val_loss=2.0)
+    assert fake.settings["mode"] == "offline"
+    assert fake.logged == [(1, {"epoch": 1, "val_loss": 2.0})]
+    monkeypatch.setenv("WANDB_API_KEY", "a key")
+    monkeypatch.setattr("wandb.init", lambda **settings: pytest.fail("wandb was started"))
+    with Tracker(tmp_path / "m.jsonl", WandbSettings(mode="disabled"), "run", {}) as tracker:
+        tracker.log(epoch=1, val_loss=2.0)
+
+
+def test_the_real_thing_offline(tmp_path):
+    """Without a network a folder is written that can be uploaded later."""
+    with Tracker(
+        tmp_path / "m.jsonl", WandbSettings(mode="offline"), "run", {"seed": 1}
+    ) as tracker:
+        tracker.log(epoch=1, val_loss=2.0)
+        tracker.summarise(folder="here")
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_the_result_and_its_place_are_told(tmp_path, fake):
+    fake.summary = {}
+    with Tracker(tmp_path / "m.jsonl", WandbSettings(), "run", {}) as tracker:
+        tracker.summarise(val_loss=1.5, folder="saved_models/run")
+    assert fake.summary == {"val_loss": 1.5, "folder": "saved_models/run"}
