@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from synehrgy.commands import Outcome
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import REPOSITORY
 from synehrgy.settings import CONFIGS, check, resolve_paths, walk
@@ -74,10 +75,10 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
             raise UserError(_in_words(error)) from error
 
 
-def run(command: str, function: Callable[[Any], str]) -> None:
+def run(command: str, function: Callable[[Any], Outcome]) -> None:
     """Run a script: compose its configuration from ``sys.argv`` and call ``function`` with it.
 
-    ``function`` returns the closing line: what was written, where, and what to run next.
+    ``function`` returns the closing line, and the value that a sweep makes as small as it can.
     Errors meant for people are printed without a traceback; the exit status is then 1. Hydra's own
     flags (``--multirun``, ``--cfg job`` ...) work as in any Hydra program.
     """
@@ -91,28 +92,31 @@ def run(command: str, function: Callable[[Any], str]) -> None:
         if any(argument.startswith("-") for argument in arguments):
             _run_by_hydra(command, function, arguments)
         else:
-            _print_closing_line(function(compose(command, arguments)))
+            _close(function(compose(command, arguments)))
     except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 
 
-def _print_closing_line(line: str) -> None:
+def _close(outcome: Outcome) -> float | None:
     # Of several processes under torchrun, one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(line)
+        print(outcome.line)
+    return outcome.value
 
 
-def _run_by_hydra(command: str, function: Callable[[Any], str], arguments: Sequence[str]) -> None:
+def _run_by_hydra(
+    command: str, function: Callable[[Any], Outcome], arguments: Sequence[str]
+) -> None:
     overrides = get_args_parser().parse_args(list(arguments)).overrides
     flags = [argument for argument in arguments if argument not in overrides]
     sys.argv[1:] = [*flags, *_plain_keys(command, overrides)]
 
     @hydra.main(str(CONFIG_DIR), _config_name(command), version_base="1.3")
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float | None:
         try:
-            _print_closing_line(function(_typed(command, config)))
+            return _close(function(_typed(command, config)))
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
             sys.exit(f"Error: {error}")

@@ -1,14 +1,14 @@
-"""The four commands. Each returns its closing line: what was written, where, and what is next.
+"""The four commands. Each returns what it has to say in the end.
 
 Imports are inside the functions, so that ``--help`` and errors in settings answer at once.
 """
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from synehrgy.files import REPOSITORY
+from synehrgy.files import REPOSITORY, read_json
 from synehrgy.settings import (
     DEFAULT_PATHS,
     EvaluateConfig,
@@ -18,7 +18,20 @@ from synehrgy.settings import (
 )
 
 
-def preprocess(config: PreprocessConfig) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What a command ends with.
+
+    Attributes:
+        line: what was written, where, and what to run next.
+        value: what a sweep makes as small as it can: the validation loss of a training.
+    """
+
+    line: str
+    value: float | None = None
+
+
+def preprocess(config: PreprocessConfig) -> Outcome:
     """Raw tables to a cohort, its tokenizer and its tokens, in ``data.path``.
 
     With ``data=cohort`` the cohort is there already, and only gets its tokens.
@@ -31,7 +44,7 @@ def preprocess(config: PreprocessConfig) -> str:
         schema, _ = read_schema(Path(config.data.path))
         check_settings(schema, settings=config.preprocess)
         print(tokens_report(preprocess_tokens(Path(config.data.path), config.preprocess)))
-        return (
+        return Outcome(
             f"Tokens: {config.data.path}\n"
             f"Next: python train.py data=cohort run_name=<a name>{_elsewhere(config)}"
         )
@@ -44,42 +57,44 @@ def preprocess(config: PreprocessConfig) -> str:
     declared = partial(check_settings, settings=config.preprocess)
     print(make_cohort(config.data, config.preprocess, declared, add_tokens))
     print(tokens_report(stores[0]))
-    return (
+    return Outcome(
         f"Cohort and tokens: {config.data.path}\n"
         f"Next: python train.py data={config.data.name} run_name=<a name>{_elsewhere(config)}"
     )
 
 
-def train(config: TrainConfig) -> str:
+def train(config: TrainConfig) -> Outcome:
     """Tokens to a model, in ``paths.saved_models/<run_name>``."""
+    from synehrgy.training.checkpoint import RUN_FILE
     from synehrgy.training.loop import train as train_model
 
     folder = train_model(config)
-    return (
+    return Outcome(
         f"Model: {folder}\n"
-        f"Next: python generate.py model={config.run_name} n_samples=1000{_elsewhere(config)}"
+        f"Next: python generate.py model={config.run_name} n_samples=1000{_elsewhere(config)}",
+        read_json(folder / RUN_FILE)["val_loss"],
     )
 
 
-def generate(config: GenerateConfig) -> str:
+def generate(config: GenerateConfig) -> Outcome:
     """A model to synthetic patients, in ``paths.synthetic/<run_name>``."""
     from synehrgy.generation.generate import generate as generate_patients
 
     folder = generate_patients(config)
-    return (
+    return Outcome(
         f"Synthetic patients: {folder}\n"
         f"Next: python evaluate.py model={config.run_name}{_elsewhere(config)}"
     )
 
 
-def evaluate(config: EvaluateConfig) -> str:
+def evaluate(config: EvaluateConfig) -> Outcome:
     """A synthetic cohort against a real one, in ``paths.results/<run_name>``."""
     from synehrgy.evaluation.evaluate import REPORT_FILE, summary
     from synehrgy.evaluation.evaluate import evaluate as evaluate_cohort
 
     folder, found = evaluate_cohort(config)
     print(summary(found))
-    return f"Results: {folder}\nNext: open {folder / REPORT_FILE}"
+    return Outcome(f"Results: {folder}\nNext: open {folder / REPORT_FILE}")
 
 
 def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig) -> str:

@@ -133,6 +133,7 @@ def _train(config: TrainConfig, here: World) -> Path:
     if here.is_first:
         write_json(folder / RUN_FILE, about | result)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    here.wait()
     return folder
 
 

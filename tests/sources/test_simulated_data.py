@@ -25,7 +25,7 @@ def settings_for(tmp_path, *more):
 
 
 def test_one_command_simulates_extracts_and_tokenises(tmp_path):
-    said = preprocess(settings_for(tmp_path))
+    said = preprocess(settings_for(tmp_path)).line
     assert "Next: python train.py data=simulated" in said
     cohort = read_cohort(tmp_path / "cohort")
     assert 80 < cohort.n_patients < 140
