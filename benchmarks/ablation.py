@@ -123,12 +123,11 @@ def run_aside(cohort: Path, run: dict[str, Any]) -> None:
 
 
 def table(width: int) -> str:
-    """The figures of one width as Markdown; times are beside the first variant's."""
+    """The figures of one width as Markdown."""
     rows = [run for run in known() if run["width"] == width]
-    first = [run["tokens_per_second"] for run in rows if run["name"].startswith("the paper's")]
     lines = [
-        "| variant | validation loss | codes | labels | series | time | speed | parameters |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variant | validation loss | codes | labels | series | time | parameters |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, *_ in VARIANTS:
         own = [run for run in rows if run["name"] == name]
@@ -140,8 +139,7 @@ def table(width: int) -> str:
             f"{mean(run['by_part'][part] for run in own):.3f}" if own[0]["by_part"] else ""
             for part in ("codes", "labels", "series", "time")
         ]
-        speed = mean(run["tokens_per_second"] for run in own) / mean(first)
-        cells = [f"{mean(losses):.3f}{spread}", *parts, f"{speed:.2f}"]
+        cells = [f"{mean(losses):.3f}{spread}", *parts]
         lines.append(f"| {name} | {' | '.join(cells)} | {own[0]['n_parameters'] / 1e6:.2f} M |")
     return "\n".join(lines)
 

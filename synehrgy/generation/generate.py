@@ -58,6 +58,11 @@ def generate(config: GenerateConfig) -> Path:
         )
     device = pick_device(config.device)
     run = load_run(folder, device)
+    if run.config.get("mode") == "fcast":
+        raise UserError(
+            f"{config.run_name!r} was trained to forecast (mode=fcast), not to make whole "
+            "patients. Train a run with mode=generate."
+        )
     bin_type = run.tokenizer.settings.bin_type
     if config.bin_type not in (None, bin_type):
         raise UserError(

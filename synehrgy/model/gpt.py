@@ -20,6 +20,10 @@ NORMS = ("layer", "rms")
 MLPS = ("gelu", "relu2", "swiglu")
 
 
+# Cosines and sines of rotary positions.
+Turns = tuple[Tensor, Tensor]
+
+
 @dataclass(frozen=True)
 class GPTConfig:
     """Shape of the model.
@@ -178,18 +182,38 @@ def _norm(config: GPTConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, bias=config.bias)
 
 
-def _rotations(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Cosines (0) and sines (1) of rotary positions: [2, ..., 1, width / 2]."""
+def rotations(positions: Tensor, width: int) -> Turns:
+    """Cosines and sines of rotary positions [n]: both float32 [n, 1, width / 2]."""
     pairs = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None, None] * 10_000.0 ** (-pairs / width)
-    return torch.stack([angles.cos(), angles.sin()]).to(dtype)
+    angles = positions[:, None, None] * 10_000.0 ** (-pairs / width)
+    return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, rotations: Tensor) -> Tensor:
-    """Turn heads [..., heads, width] by their positions."""
-    first, second = x.chunk(2, dim=-1)
-    cosine, sine = rotations
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+class Rotate(torch.autograd.Function):
+    """Turns heads [..., n, heads, width] by their positions; what turns back is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """The same shape; cosines and sines as ``rotations`` gives them."""
+        ctx.save_for_backward(cosine, sine)
+        return Rotate._turned(x, cosine.to(x.dtype), sine.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of x."""
+        cosine, sine = (part.to(gradient.dtype) for part in ctx.saved_tensors)
+        return Rotate._turned(gradient, cosine, -sine), None, None
+
+    @staticmethod
+    def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat(
+            [
+                torch.addcmul(first * cosine, second, sine, value=-1),
+                torch.addcmul(first * sine, second, cosine),
+            ],
+            dim=-1,
+        )
 
 
 class Attention(nn.Module):
@@ -202,22 +226,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, n_heads * config.head_width, bias=config.bias)
         self.out = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, x: Tensor, turns: Turns | None) -> tuple[Tensor, Tensor, Tensor]:
         """[..., width] to queries, keys and values [..., heads, width of a head]."""
         config = self.config
         heads = self.qkv(x).unflatten(-1, (-1, config.head_width))
-        q, k, v = heads.split([config.n_head, config.key_heads, config.key_heads], dim=-2)
+        scored, v = heads.split([config.n_head + config.key_heads, config.key_heads], dim=-2)
         if config.qk_norm:
             # A layer norm, because its kernel is fused everywhere; that of an RMS norm is not.
-            q, k = (F.layer_norm(part, (config.head_width,)).to(v.dtype) for part in (q, k))
-        if config.positions == "rotary":
-            rotations = _rotations(positions, config.head_width, v.dtype)
-            q, k = _rotate(q, rotations), _rotate(k, rotations)
+            scored = F.layer_norm(scored, (config.head_width,)).to(v.dtype)
+        if turns is not None:
+            scored = Rotate.apply(scored, *turns)
+        q, k = scored.split([config.n_head, config.key_heads], dim=-2)
         return q, k, v
 
-    def forward(self, x: Tensor, positions: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns | None, cache: Cache | None, layer: int) -> Tensor:
         """[batch, time, width] to the same shape; every row is a record, or goes on with one."""
-        q, k, v = (heads.transpose(1, 2) for heads in self._heads(x, positions))
+        q, k, v = (heads.transpose(1, 2) for heads in self._heads(x, turns))
         if cache is not None:
             k, v = cache.append(layer, k, v)
         # A single new token may look at all that is cached.
@@ -226,12 +250,12 @@ class Attention(nn.Module):
         )
         return self.out(y.transpose(1, 2).reshape(x.shape))
 
-    def packed(self, x: Tensor, packing: Packing) -> Tensor:
+    def packed(self, x: Tensor, turns: Turns | None, packing: Packing) -> Tensor:
         """[n, width] to the same shape; records one after the other.
 
         Attention weights are not dropped: the fused kernels of GPUs cannot.
         """
-        q, k, v = self._heads(x, packing.positions)
+        q, k, v = self._heads(x, turns)
         return self.out(packed_attention(q, k, v, packing).reshape(x.shape))
 
 
@@ -342,10 +366,9 @@ class GPT(nn.Module):
         if past and time > 1:
             raise ValueError(f"{time} tokens at once after {past} cached positions.")
         positions = torch.arange(past, past + time, device=tokens.device)
-        x = self._embed(tokens, positions)
+        x, turns = self._embed(tokens, positions)
         for layer, block in enumerate(self._blocks):
-            attend = partial(block.attention, positions=positions, cache=cache, layer=layer)
-            x = block(x, attend)
+            x = block(x, partial(block.attention, turns=turns, cache=cache, layer=layer))
         if cache is not None:
             cache.length += time
         return self.norm(x)
@@ -368,16 +391,19 @@ class GPT(nn.Module):
         """
         if packing.longest > self.config.n_ctx:
             raise ValueError(f"{packing.longest} positions in a context of {self.config.n_ctx}.")
-        x = self._embed(tokens, packing.positions)
+        x, turns = self._embed(tokens, packing.positions)
         for block in self._blocks:
-            x = block(x, partial(block.attention.packed, packing=packing))
+            x = block(x, partial(block.attention.packed, turns=turns, packing=packing))
         return self.norm(x)
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        x = self.token_embedding(tokens)
+    def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Turns | None]:
+        """Embeddings of tokens at positions [n], and how these turn the heads if they do."""
+        x, turns = self.token_embedding(tokens), None
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
-        return self.dropout(x)
+        else:
+            turns = rotations(positions, self.config.head_width)
+        return self.dropout(x), turns
 
     @property
     def output_weight(self) -> Tensor:

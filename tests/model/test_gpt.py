@@ -216,12 +216,23 @@ def test_feed_forward_networks_are_of_equal_size(mlp):
 def test_rotary_positions_know_distance_only():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 8)
-    at = {p: model_gpt._rotations(torch.tensor([p]), 8, torch.float32) for p in (3, 7, 50, 54)}
-    one = (model_gpt._rotate(q, at[3]) * model_gpt._rotate(k, at[7])).sum()
-    other = (model_gpt._rotate(q, at[50]) * model_gpt._rotate(k, at[54])).sum()
-    further = (model_gpt._rotate(q, at[3]) * model_gpt._rotate(k, at[54])).sum()
+
+    def score(at, other):
+        turned = (
+            model_gpt.Rotate.apply(x, *model_gpt.rotations(torch.tensor([position]), 8))
+            for x, position in ((q, at), (k, other))
+        )
+        return torch.mul(*turned).sum()
+
+    one, other, further = score(3, 7), score(50, 54), score(3, 54)
     torch.testing.assert_close(one, other)
     assert (one - further).abs() > 1e-3
+
+
+def test_a_rotation_has_its_gradient():
+    x = torch.randn(4, 2, 6, dtype=torch.float64, requires_grad=True)
+    turns = [part.double() for part in model_gpt.rotations(torch.arange(4), 6)]
+    assert torch.autograd.gradcheck(lambda x: model_gpt.Rotate.apply(x, *turns), x)
 
 
 def test_squared_relu_is_that_of_pytorch():
