@@ -55,6 +55,7 @@ VARIANTS: list[tuple[str, tuple[str, ...], int]] = [
     ("... and with QK norm", (*BETTER, "model.qk_norm=True"), 1),
     ("... and with squared ReLU", (*BETTER, "model.mlp=relu2"), 1),
     ("model=gpt_modern", ("model=gpt_modern",), 3),
+    ("model=gpt_modern, rate 4e-3", ("model=gpt_modern", RATE), 1),
 ]
 
 
