@@ -49,13 +49,13 @@ VARIANTS: list[tuple[str, tuple[str, ...], int]] = [
     ("... without biases", (*PLAIN, "model.bias=False"), 1),
     ("... with an output layer of its own", (*PLAIN, "model.tied=False"), 1),
     ("no dropout, rate 4e-3", (RATE, NO_DROPOUT), 1),
-    ("... with Muon ", (RATE, NO_DROPOUT, MUON), 1),
-    ("... with Muon and rotary positions", BETTER, 1),
+    ("no dropout, Muon, rate 4e-3", (RATE, NO_DROPOUT, MUON), 1),
+    ("no dropout, Muon, rotary, rate 4e-3", BETTER, 1),
     ("... at rate 8e-3", (HIGH, *BETTER[1:]), 1),
     ("... and with QK norm", (*BETTER, "model.qk_norm=True"), 1),
     ("... and with squared ReLU", (*BETTER, "model.mlp=relu2"), 1),
-    ("model=gpt_modern", ("model=gpt_modern",), 3),
     ("model=gpt_modern, rate 4e-3", ("model=gpt_modern", RATE), 1),
+    ("model=gpt_modern, rate 8e-3", ("model=gpt_modern", HIGH), 3),
 ]
 
 

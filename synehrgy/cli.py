@@ -1,5 +1,6 @@
 """The command line: composes a configuration with Hydra, runs one function, reports in words."""
 
+import math
 import os
 import re
 import signal
@@ -14,9 +15,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -113,15 +116,24 @@ def _run_by_hydra(
     flags = [argument for argument in arguments if argument not in overrides]
     sys.argv[1:] = [*flags, *_plain_keys(command, overrides)]
 
+    failed: list[Exception] = []
+
     @hydra.main(str(CONFIG_DIR), _config_name(command), version_base="1.3")
     def job(config: DictConfig) -> float | None:
         try:
             return _close(function(_typed(command, config)))
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
-            sys.exit(f"Error: {error}")
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                sys.exit(f"Error: {error}")
+            # One bad trial does not end a sweep.
+            print(f"Error: {error}", file=sys.stderr)
+            failed.append(error)
+            return math.inf
 
     job()
+    if failed:
+        sys.exit(f"{len(failed)} of the runs failed.")
 
 
 def _config_name(command: str) -> str:

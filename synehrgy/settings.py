@@ -267,7 +267,7 @@ class HyperParameters:
     n_accum: int = setting(2, "an optimiser step has n_accum * mini_batch of them", minimum=1)
     max_tokens: int | None = setting(
         None,
-        "tokens per forward pass, at most: bounds the memory, changes no result; null: 8,192 on "
+        "tokens per forward pass, at most: bounds the memory, changes no step; null: 8,192 on "
         "a CPU, 65,536 on a GPU",
         minimum=16,
     )
@@ -283,7 +283,8 @@ class HyperParameters:
     )
     parallel: str = setting(
         "ddp",
-        "with torchrun: each process holds all weights, or a share of them (fsdp, large models)",
+        "with torchrun: each process holds all weights, or trains a share of them (fsdp, for large "
+        "models)",
         choices=("ddp", "fsdp"),
     )
     lr: float = setting(MISSING, "peak learning rate", above=0.0, by_group=True)

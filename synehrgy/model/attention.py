@@ -69,10 +69,12 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tenso
 
 
 def _has_kernel(q: Tensor) -> bool:
-    # FlashAttention knows half precision only, and newer cards.
+    # FlashAttention knows half precision, newer cards, and heads of some widths only.
     return (
         q.is_cuda
         and q.dtype in (torch.bfloat16, torch.float16)
+        and q.shape[-1] % 8 == 0
+        and q.shape[-1] <= 256
         and torch.cuda.get_device_capability(q.device)[0] >= 8
     )
 
@@ -93,11 +95,11 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
         y = torch.empty_like(q)
-        kept = []
+        kept, is_wanted = [], any(ctx.needs_input_grad)
         for whole, block, seen in _blocks(lengths):
             weights = _weights(q, k, block, seen)
             y[block] = _heads_last(weights @ v[seen].transpose(0, 1), q)
-            if _keeps(whole):
+            if is_wanted and _keeps(whole):
                 kept.append(weights)
         ctx.save_for_backward(q, k, v, y, *kept)
         ctx.lengths = lengths
@@ -163,4 +165,5 @@ def _weights(q: Tensor, k: Tensor, block: slice, seen: slice) -> Tensor:
     ahead = torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
     newest = scores.view(len(scores), -1, time, scores.shape[-1])[..., -time:]
     newest += ahead
-    return torch.softmax(scores, dim=-1)
+    # Under autocast older GPUs would go on in float32.
+    return torch.softmax(scores, dim=-1).to(q.dtype)

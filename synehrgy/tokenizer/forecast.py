@@ -11,6 +11,7 @@ room in the context is left out as a whole, and the record then begins with ``<h
 window that has none, the earliest hours are, and a token says how many.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synehrgy.draws import Stream, uniforms
+from synehrgy.errors import UserError
 from synehrgy.tokenizer import grammar as g
 from synehrgy.tokenizer.bins import find_bins
 from synehrgy.tokenizer.encode import Records
@@ -31,6 +33,10 @@ WINDOWS = (0, 12, 24, 36, 48)
 
 # What is known takes at most this share of the context.
 PROMPT_SHARE = 0.75
+
+# Tokens of a question besides what is known: <s> or <history>, <forecast>, </forecast> and the
+# hours that are left out.
+_MARKS = 4
 
 # Far more hours than any stay has.
 _FAR = 1e6
@@ -146,8 +152,7 @@ class Forecasts:
         # Of no hours not even what is measured at admission is known.
         until = self._steps_until(stays, np.where(hours > 0, hours, -1.0))
         window_end = np.where(until > before, self._end_of(until - 1), window_start)
-        # <s> or <history>, <forecast>, </forecast> and the hours left out.
-        room = int(PROMPT_SHARE * n_ctx) - 4 - own
+        room = np.maximum(int(PROMPT_SHARE * n_ctx) - _MARKS - own, 0)
         is_long = window_end - window_start > room
         elapsed = np.full(len(stays), -1)
         for i in np.flatnonzero(is_long):
@@ -215,7 +220,14 @@ class Questions:
         """Of some records."""
         segments = cut_records(tokenizer, records, rows, n_ctx)
         later = np.flatnonzero(segments.head_lengths)
-        return cls(Forecasts.of(tokenizer, records, rows), segments.take(later), n_ctx, seed)
+        forecasts = Forecasts.of(tokenizer, records, rows)
+        longest = int((forecasts.covariates_end - forecasts.begin).max(initial=0)) + _MARKS
+        if longest > PROMPT_SHARE * n_ctx:
+            raise UserError(
+                f"n_ctx={n_ctx} is too short to forecast: the covariates of a stay alone take "
+                f"{longest} tokens. Take hparams.n_ctx={math.ceil(longest / PROMPT_SHARE)} or more."
+            )
+        return cls(forecasts, segments.take(later), n_ctx, seed)
 
     def __len__(self) -> int:
         return len(self.forecasts) + len(self.going_on)

@@ -30,12 +30,15 @@ class Batch:
         targets: int64 [n]; the token after each input, ``IGNORE`` where it is given.
         asked: int64 [m]; positions of the targets that are not given.
         packing: of the n inputs into segments.
+        asked_ahead: for each further token ahead, the positions that are asked and whose segment
+            still goes on so much further.
     """
 
     inputs: Tensor
     targets: Tensor
     asked: Tensor
     packing: Packing
+    asked_ahead: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; a copy to a GPU does not wait for what it still computes."""
@@ -50,11 +53,17 @@ class Batch:
             positions=moved(self.packing.positions),
             offsets=moved(self.packing.offsets),
         )
-        return Batch(moved(self.inputs), moved(self.targets), moved(self.asked), packing)
+        ahead = tuple(map(moved, self.asked_ahead))
+        return Batch(moved(self.inputs), moved(self.targets), moved(self.asked), packing, ahead)
 
     def without_targets(self) -> "Batch":
         """The same inputs, of which nothing is asked."""
-        return replace(self, targets=torch.full_like(self.targets, IGNORE), asked=self.asked[:0])
+        return replace(
+            self,
+            targets=torch.full_like(self.targets, IGNORE),
+            asked=self.asked[:0],
+            asked_ahead=tuple(asked[:0] for asked in self.asked_ahead),
+        )
 
 
 def epoch_order(chosen: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
@@ -82,6 +91,7 @@ class Batcher:
         max_segments: segments per batch at most.
         max_tokens: tokens per batch at most; a longer segment stands alone.
         augmentation: in training; None for evaluation.
+        n_next: tokens ahead that are asked for.
     """
 
     def __init__(
@@ -92,10 +102,11 @@ class Batcher:
         max_segments: int,
         max_tokens: int,
         augmentation: Augmentation | None = None,
+        n_next: int = 1,
     ):
         self.tokenizer, self.records, self.plan = tokenizer, records, plan
         self.max_segments, self.max_tokens = max_segments, max_tokens
-        self.augmentation = augmentation
+        self.augmentation, self.n_next = augmentation, n_next
 
     def n_targets(self, rows: Ints, epoch: int = 0) -> int:
         """Tokens to predict in some segments."""
@@ -147,11 +158,14 @@ class Batcher:
         is_input[ends - 1] = False
         asked = place >= np.repeat(np.maximum(pieces.given, 1), lengths)
         targets = np.where(asked, tokens, IGNORE)[1:][is_input[:-1]]
+        found = np.flatnonzero(targets != IGNORE)
+        left = np.repeat(np.cumsum(lengths - 1), lengths - 1)[found] - found
         return Batch(
             torch.from_numpy(inputs[is_input]),
             torch.from_numpy(targets),
-            torch.from_numpy(np.flatnonzero(targets != IGNORE)),
+            torch.from_numpy(found),
             Packing.of((lengths - 1).tolist()),
+            tuple(torch.from_numpy(found[left > k]) for k in range(1, self.n_next)),
         )
 
 

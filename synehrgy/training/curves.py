@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from synehrgy.files import write_bytes
 from synehrgy.tokenizer import Tokenizer
-from synehrgy.tokenizer.grammar import END_FORECAST, FORECAST, HISTORY, PAD
-from synehrgy.tokenizer.tokenizer import ELAPSED, PARTS
+from synehrgy.tokenizer.grammar import START, Grammar
+from synehrgy.tokenizer.tokenizer import PARTS
 
 CURVE_FILE = "learning_curve.png"
 
@@ -54,11 +54,10 @@ def unseen_tokens(tokenizer: Tokenizer, seen: NDArray[np.bool_]) -> str | None:
         seen: bool [vocabulary]; tokens of the records that are trained on.
     """
     grammar = tokenizer.grammar
-    # These stand at heads and between, or hide what is masked; and a model may have no series.
-    technical = {PAD, HISTORY, FORECAST, END_FORECAST, ELAPSED}
-    expected = np.array([kind not in technical for kind in grammar.kinds])
-    expected &= grammar.follows.any(axis=0) | (np.arange(len(expected)) == grammar.index("<s>"))
-    unseen = np.flatnonzero(expected[tokenizer.kind_of] & ~seen)
+    # What no record of this kind can have, as time without series, is not missed, and no more are
+    # rare times: each is one of a thousand steps of a clock, most of which few patients need.
+    expected = _reachable(grammar)[tokenizer.kind_of] & (tokenizer.part_of != PARTS.index("time"))
+    unseen = np.flatnonzero(expected & ~seen)
     if not len(unseen):
         return None
     counts = np.bincount(tokenizer.part_of[unseen], minlength=len(PARTS))
@@ -68,6 +67,15 @@ def unseen_tokens(tokenizer: Tokenizer, seen: NDArray[np.bool_]) -> str | None:
         f"{len(unseen):,} of {len(tokenizer.vocabulary):,} tokens of the vocabulary never occur in "
         f"training ({kinds}): such as {names}. The model can only guess them."
     )
+
+
+def _reachable(grammar: Grammar) -> NDArray[np.bool_]:
+    """Kinds of token that a record can have, bool [kind]."""
+    found = np.zeros(len(grammar.kinds), dtype=bool)
+    found[grammar.index(START)] = True
+    for _ in grammar.kinds:
+        found |= grammar.follows[found].any(axis=0)
+    return found
 
 
 def draw_curves(

@@ -1,6 +1,7 @@
 """The training loop: from a configuration to a run folder."""
 
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -76,21 +77,21 @@ def train(config: TrainConfig) -> Path:
 
 def _train(config: TrainConfig, here: World) -> Path:
     data = Path(config.data.path)
-    if here.is_first:
-        # The others find the tokens made.
-        tokenise(data, as_preprocessed(data, config.preprocess))
-    here.wait()
+    # The others find the tokens made.
+    here.first(lambda: tokenise(data, as_preprocessed(data, config.preprocess)))
     store = as_trained(tokenise(data, as_preprocessed(data, config.preprocess)), config.train)
 
     torch.manual_seed(config.seed)
     model = new_model(config, store.tokenizer).to(here.device)
-    if config.use_pretrained is not None:
+    # What a checkpoint holds is further on than what it began with.
+    is_begun = config.resume and (_folder(config) / RUN_FILE).exists()
+    if config.use_pretrained is not None and not is_begun:
         folder = find_run(Path(config.paths.saved_models), config.use_pretrained)
         print(start_from(load_run(folder, torch.device("cpu")), model, store.tokenizer))
     n_parameters = model.n_parameters
     trainer = Trainer(config, model, store, here)
-    folder = _claim_folder(config) if here.is_first else _folder(config)
-    here.wait()
+    folder = _folder(config)
+    here.first(lambda: _claim(folder, config))
     about = _resumed(trainer, folder) if config.resume else None
     processes = f" in {here.size} processes" if here.size > 1 else ""
     print(
@@ -113,15 +114,9 @@ def _train(config: TrainConfig, here: World) -> Path:
             "n_parameters": n_parameters,
             "resumed": [],
         }
-        if here.is_first:
-            # All at once, so that a run that is killed here can be resumed or does not exist.
-            with new_folder(folder, replaceable=lambda _: False) as aside:
-                save_config(aside, config)
-                store.tokenizer.save(aside / TOKENIZER_FILE)
-                write_json(aside / RUN_FILE, about)
-    elif here.is_first:
-        write_json(folder / RUN_FILE, about)
-    here.wait()
+        here.first(lambda: _begin(folder, config, store.tokenizer, about))
+    else:
+        here.first(lambda: write_json(folder / RUN_FILE, about))
 
     began = time.perf_counter()
     try:
@@ -130,11 +125,18 @@ def _train(config: TrainConfig, here: World) -> Path:
         print(f"\nStopped; {folder} keeps what is done. Go on with: {_resume_command(config)}")
         raise
     result |= {"finished": now(), "seconds": round(time.perf_counter() - began, 1)}
+    here.first(lambda: write_json(folder / RUN_FILE, about | result))
     if here.is_first:
-        write_json(folder / RUN_FILE, about | result)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    here.wait()
     return folder
+
+
+def _begin(folder: Path, config: TrainConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
+    # All at once, so that a run that is killed here can be resumed or does not exist.
+    with new_folder(folder, replaceable=lambda _: False) as aside:
+        save_config(aside, config)
+        tokenizer.save(aside / TOKENIZER_FILE)
+        write_json(aside / RUN_FILE, about)
 
 
 def _resumed(trainer: Trainer, folder: Path) -> dict[str, Any] | None:
@@ -168,7 +170,11 @@ def _resume_command(config: TrainConfig) -> str:
     arguments = [a for a in sys.argv[1:] if not a.startswith(("resume=", "overwrite="))]
     if Path(sys.argv[0]).name != "train.py":
         return f"the settings of run_name={config.run_name} and resume=True"
-    return shlex.join(["python", sys.argv[0], *arguments, "resume=True"])
+    n_processes = os.environ.get("WORLD_SIZE", "1")
+    launcher = ["python"]
+    if n_processes != "1":
+        launcher = ["torchrun", "--standalone", f"--nproc_per_node={n_processes}"]
+    return shlex.join([*launcher, sys.argv[0], *arguments, "resume=True"])
 
 
 def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
@@ -278,7 +284,7 @@ class _Keeper:
         if self.trainer.world.any(due or self.stop.requested):
             self.trainer.read_sums()
             self.save()
-            self.when_stopped()
+            self._leave_if_asked()
 
     def when_stopped(self) -> None:
         """Save and leave if somebody has asked for it."""
@@ -286,16 +292,24 @@ class _Keeper:
             self.save()
             raise KeyboardInterrupt
 
+    def _leave_if_asked(self) -> None:
+        if self.trainer.world.any(self.stop.requested):
+            raise KeyboardInterrupt
+
 
 def _folder(config: TrainConfig) -> Path:
     return Path(config.paths.saved_models) / config.run_name
 
 
-def _claim_folder(config: TrainConfig) -> Path:
-    folder = _folder(config)
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Make room for a run, or refuse to.
+
+    Raises:
+        UserError: there is something in its folder that may not be replaced.
+    """
     if (folder / RUN_FILE).exists():
         if config.resume:
-            return folder
+            return
         finished = read_json(folder / RUN_FILE)["finished"]
         if not config.overwrite:
             state = f"finished {finished}" if finished else "which has not finished"
@@ -308,7 +322,6 @@ def _claim_folder(config: TrainConfig) -> Path:
         shutil.rmtree(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not the folder of a run; choose another run_name.")
-    return folder
 
 
 def new_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +51,21 @@ class World:
         # On the CPU, so that no GPU has to be waited for.
         return bool(self.total(torch.tensor(float(flag))) > 0)
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.any(False)
+    def first(self, work: Callable[[], object]) -> None:
+        """Let the first process do something and the others wait; if it fails, they leave.
+
+        Raises:
+            Exception: that of the work, in the first process.
+            SystemExit: in the others, which have nothing to add.
+        """
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                work()
+            except Exception as failure:
+                error = failure
+        if self.any(error is not None):
+            raise error or SystemExit(1)
 
 
 @contextmanager
@@ -73,7 +85,12 @@ def world(device: str) -> Iterator[World]:
         yield World(pick_device(device))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    if device == "auto" and torch.cuda.is_available():
+    if device.startswith("cuda:"):
+        raise UserError(
+            f"device={device}: {size} processes need a GPU each. Give device=auto; "
+            "CUDA_VISIBLE_DEVICES chooses among the GPUs."
+        )
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         if local >= torch.cuda.device_count():
             raise UserError(
                 f"{os.environ.get('LOCAL_WORLD_SIZE', size)} processes on "
@@ -103,8 +120,8 @@ def distributed(module: nn.Module, layers: nn.ModuleList, world: World, how: str
         module: whose forward pass gives the loss.
         layers: its blocks.
         world: the processes.
-        how: ``ddp``: each holds all weights; ``fsdp``: each holds a share of them, for models that
-            do not fit on one device (Zhao et al., 2023).
+        how: ``ddp``: each holds all weights; ``fsdp``: each trains a share of them, with a share of
+            the gradients and of the optimiser's memory (Zhao et al., 2023).
     """
     if world.size == 1:
         return module

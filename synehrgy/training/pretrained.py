@@ -17,7 +17,7 @@ from synehrgy.training.checkpoint import Run
 _NONE = -1
 
 # What may differ between two models of one shape.
-_FREE = ("vocab_size", "n_ctx", "dropout", "n_next")
+_FREE = ("vocab_size", "n_ctx", "dropout", "n_next", "n_kv_head")
 
 # Weights with a row for each token of the vocabulary.
 _BY_TOKEN = ("token_embedding.weight", "head.weight")
@@ -45,6 +45,8 @@ def start_from(run: Run, model: GPT, tokenizer: Tokenizer) -> str:
         for field in fields(GPTConfig)
         if field.name not in _FREE and getattr(old, field.name) != getattr(new, field.name)
     ]
+    if old.key_heads != new.key_heads:
+        differing.append(f"model.n_kv_head={old.key_heads} there, {new.key_heads} here")
     if differing:
         raise UserError(
             f"use_pretrained={run.path.name}: its model has another shape: {'; '.join(differing)}. "

@@ -32,7 +32,8 @@ from synehrgy.training.parallel import World
 CHECKPOINTS = "checkpoints"
 _PROGRESS, _WEIGHTS, _OPTIMISER = "progress.json", "model.safetensors", "optimiser.safetensors"
 
-# Settings that may change from one start of a run to the next: they change no result.
+# Settings that may change from one start of a run to the next: they change where and how a step is
+# computed, not which.
 _FREE = (
     *("resume", "overwrite", "device", "train.save_minutes", "data.", "paths.", "wandb."),
     *("hparams.max_tokens", "hparams.compile", "hparams.parallel"),

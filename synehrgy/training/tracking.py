@@ -80,7 +80,8 @@ def _start_wandb(settings: WandbSettings, name: str, config: dict[str, Any], fol
     try:
         return wandb.init(
             project=settings.project,
-            mode="offline" if settings.mode == "offline" else "online",
+            # Else as WANDB_MODE says, which a cluster may set for all.
+            mode="offline" if settings.mode == "offline" else None,
             name=name,
             config=config,
             dir=str(folder),

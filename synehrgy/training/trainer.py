@@ -62,9 +62,8 @@ class Objective(nn.Module):
             hidden = self.hidden(batch.inputs, batch.packing)
             loss = self._loss(hidden, batch.targets, batch.asked)
             for further, layer in enumerate(self.model.ahead if self.training else (), start=1):
-                asked = _asked_ahead(batch, further)
                 targets = batch.targets.roll(-further)
-                more = self._loss(layer(hidden), targets, asked)
+                more = self._loss(layer(hidden), targets, batch.asked_ahead[further - 1])
                 loss = Loss(loss.objective + more.objective, loss.hard)
         return loss
 
@@ -73,13 +72,6 @@ class Objective(nn.Module):
         return linear_cross_entropy(
             hidden[asked].to(self.precision), self.model.output_weight, targets[asked], band
         )
-
-
-def _asked_ahead(batch: Batch, further: int) -> Tensor:
-    """Of the positions that are asked, those whose record still goes on so much further."""
-    positions = batch.packing.positions
-    inside = positions.roll(-further) == positions + further
-    return batch.asked[inside[batch.asked]]
 
 
 class Trainer:
@@ -134,11 +126,17 @@ class Trainer:
         if asked == "False" or (asked == "auto" and not self._compiles_by_itself):
             return None
         compiled = torch.compile(model.packed_hidden, dynamic=True)
+        tokens = torch.zeros(4, dtype=torch.int64, device=self.device)
+        packing = Packing.of([3, 1], self.device)
         try:
-            # Compilers and their libraries raise whatever they please.
-            packing = Packing.of([3, 1], self.device)
-            compiled(torch.zeros(4, dtype=torch.int64, device=self.device), packing)
+            # As in a step, forward and backward: what is compiled now is what will be used.
+            with self._precisely():
+                hidden = compiled(tokens, packing)
+            hidden.float().sum().backward()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
+            # Compilers and their libraries raise whatever they please.
             reason = str(error).strip().split("\n")[0]
             if asked == "True":
                 raise UserError(
@@ -147,7 +145,14 @@ class Trainer:
                 ) from error
             print(f"Training without compiling: {reason}")
             return None
+        finally:
+            model.zero_grad(set_to_none=True)
         return compiled
+
+    def _precisely(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        )
 
     def _batcher(self, split: str) -> Batcher:
         config, store = self.config, self.store
@@ -172,6 +177,7 @@ class Trainer:
             config.hparams.mini_batch,
             config.hparams.max_tokens or MAX_TOKENS[self.device.type == "cuda"],
             augmentation,
+            n_next=config.loss.n_next if split == "train" else 1,
         )
 
     def describe(self) -> str:
@@ -312,10 +318,12 @@ class Trainer:
             disable=quiet,
             total=n_batches,
         )
-        for batch, _ in bar:
-            self._add(sums, batch, self._forward(batch).hard)
-            if after_batch is not None:
-                after_batch()
+        batch: Batch | None = None
+        with self._enough_memory(lambda: batch):
+            for batch, _ in bar:
+                self._add(sums, batch, self.objective(batch).hard)
+                if after_batch is not None:
+                    after_batch()
         return self._metrics("val", self.world.total(sums).tolist())
 
     @staticmethod
@@ -334,14 +342,21 @@ class Trainer:
         # Random numbers belong to the step: nothing else is needed to go on from here.
         draw = uniforms(self.config.seed, Stream.DROPOUT, now.steps_done, self.world.rank)
         torch.manual_seed(int(draw * 2**52))
-        for batch, is_last in self._rounds(batcher, rows, epoch):
-            with keeping_gradients(self.objective, local=not is_last):
-                loss = self._forward(batch)
-                self._backward(batch, loss)
-            self._add(self.sums, batch, loss.hard.detach())
+        batch: Batch | None = None
+        with self._enough_memory(lambda: batch):
+            for batch, is_last in self._rounds(batcher, rows, epoch):
+                with keeping_gradients(self.objective, local=not is_last):
+                    loss: Loss = self.objective(batch)
+                    loss.objective.backward()
+                self._add(self.sums, batch, loss.hard.detach())
+            self._update(batcher.n_targets(rows, epoch))
+
+    def _update(self, n_targets: int) -> None:
+        """Move the weights along the gradients of so many tokens."""
+        now = self.progress
         # Sums over tokens were accumulated; dividing once makes the step independent of how its
         # records were split into batches. Processes have shared the mean of their sums.
-        share = self.world.size / max(batcher.n_targets(rows, epoch), 1)
+        share = self.world.size / max(n_targets, 1)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in parameters:
             assert parameter.grad is not None
@@ -382,15 +397,6 @@ class Trainer:
             yield held, done >= n_rounds
             held = held.without_targets() if done < n_rounds else None
 
-    def _forward(self, batch: Batch) -> Loss:
-        with self._enough_memory(batch):
-            loss: Loss = self.objective(batch)
-        return loss
-
-    def _backward(self, batch: Batch, loss: Loss) -> None:
-        with self._enough_memory(batch):
-            loss.objective.backward()
-
     def _add(self, sums: Tensor, batch: Batch, hard: Tensor) -> None:
         """Add the losses of the tokens of a batch to those of their parts."""
         parts = self.part_of[batch.targets[batch.asked]]
@@ -398,12 +404,16 @@ class Trainer:
         sums[1].index_add_(0, parts, torch.ones_like(hard, dtype=torch.float64))
 
     @contextmanager
-    def _enough_memory(self, batch: Batch) -> Iterator[None]:
+    def _enough_memory(self, current: Callable[[], Batch | None]) -> Iterator[None]:
+        """Say what to do if the memory is full; ``current`` gives the batch at hand."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             is_full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
             if not is_full and "can't allocate memory" not in str(error):
+                raise
+            batch = current()
+            if batch is None:
                 raise
             raise UserError(self._too_large(batch)) from error
 
@@ -412,8 +422,8 @@ class Trainer:
         what = f"A pass over {n:,} tokens does not fit into the memory of {self.device}."
         if len(batch.packing.lengths) > 1:
             return (
-                f"{what} Try hparams.max_tokens={max(n // 2, batch.packing.longest + 1)}: it "
-                "changes no result, only the memory, also with resume=True."
+                f"{what} Try hparams.max_tokens={max(n // 2, batch.packing.longest + 1)}, also "
+                "with resume=True: it bounds the memory of a pass and changes no step."
             )
         shorter = max(n // 2, self.store.tokenizer.shortest_record)
         return f"{what} It is a single record: try hparams.n_ctx={shorter}, or a smaller model."

@@ -232,6 +232,19 @@ def test_sweeps_run_by_hydra(cohort_folder, tmp_path):
     assert seeds == {1, 2}
 
 
+def test_a_run_that_fails_does_not_end_a_sweep(cohort_folder, tmp_path):
+    said = run(
+        *("train.py", "--multirun", f"data.path={cohort_folder}", "run_name=n-${hparams.n_ctx}"),
+        *("hparams.n_ctx=16,160", "model=gpt_tiny", "train.epochs=1", "device=cpu"),
+        *(f"paths.saved_models={tmp_path / 'models'}", f"paths.results={tmp_path / 'results'}"),
+        cwd=tmp_path,
+        code=1,
+    )
+    assert "n_ctx=16" in said
+    assert "1 of the runs failed" in said
+    assert (tmp_path / "models" / "n-160" / "model.safetensors").exists()
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the open MIMIC-III demo is not beside the project")
 def test_readme_commands_on_the_open_demo(tmp_path):
     """The two published commands, word for word, after preprocess.py of real raw files.

@@ -1,5 +1,7 @@
 """Attention inside packed records: that of PyTorch, record by record."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,8 +54,14 @@ def test_half_precision_is_close():
     lengths = [300, 20]
     inputs = heads(320, torch.bfloat16)
     found = packed_attention(*inputs, Packing.of(lengths)).float()
-    wanted = expected(*(x.float() for x in inputs), lengths)
+    full = [x.detach().float().requires_grad_() for x in inputs]
+    wanted = expected(*full, lengths)
     assert (found - wanted).norm() < 0.02 * wanted.norm()
+    direction = torch.randn_like(wanted)
+    mine = torch.autograd.grad((found * direction).sum(), inputs)
+    theirs = torch.autograd.grad((wanted * direction).sum(), full)
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a.float() - b).norm() < 0.03 * b.norm()
 
 
 def test_packing_knows_places():
@@ -70,9 +78,13 @@ def test_on_a_gpu_the_kernel_for_variable_lengths_is_asked_for_the_same(monkeypa
 
     lengths = [5, 9, 1]
     inputs = heads(15, torch.bfloat16, n_kv_head=2)
+    signature = inspect.signature(varlen.varlen_attn)
     packing = Packing.of(lengths)
 
-    def kernel(q, k, v, first_q, first_k, most_q, most_k, *, window_size, enable_gqa):
+    def kernel(*given, **named):
+        # As the real one would read them.
+        q, k, v, first_q, first_k, most_q, most_k = signature.bind(*given, **named).args
+        window_size, enable_gqa = named["window_size"], named["enable_gqa"]
         assert window_size == (-1, 0)
         assert enable_gqa
         assert most_q == most_k == 9

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synehrgy.errors import UserError
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, encode, forecast
 from synehrgy.tokenizer.forecast import Forecasts, Questions
@@ -146,6 +147,19 @@ def test_questions_and_further_segments_come_in_the_order_asked_for():
     ]
     for column in range(3):
         assert np.array_equal(together[column], np.concatenate([a[column] for a in alone]))
+
+
+def test_covariates_that_fill_the_context_are_refused():
+    _, tokenizer, records, forecasts = made(long_records="truncate")
+    rows = np.arange(len(records))
+    longest = int((forecasts.covariates_end - forecasts.begin).max()) + 4
+    least = int(np.ceil(longest / 0.75))
+    with pytest.raises(UserError, match=rf"too short to forecast.*hparams.n_ctx={least} or more"):
+        Questions.of(tokenizer, records, rows, least - 1, seed=0)
+    plan = Questions.of(tokenizer, records, rows, least, seed=0)
+    for epoch in range(5):
+        sizes = plan.pieces(tokenizer, np.arange(len(plan)), epoch).sizes
+        assert (sizes.sum(axis=1) <= least).all()
 
 
 def test_only_some_records():

@@ -9,6 +9,7 @@ from matplotlib.image import imread
 from synehrgy.cli import compose
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, encode
+from synehrgy.tokenizer.tokenizer import PARTS
 from synehrgy.training.curves import draw_curves, unseen_tokens, warning
 from synehrgy.training.loop import train
 from tests.cohorts import small_cohort
@@ -64,11 +65,15 @@ def test_tokens_that_training_never_sees_are_named():
     text = unseen_tokens(tokenizer, missing)
     assert text.startswith(f"1 of {len(seen)} tokens of the vocabulary never occur in training")
     assert "(1 of codes): such as icd9_diagnosis:0389" in text
-    # What no record of this kind has is not missed.
+    # What no record of this kind has is not missed, nor are rare times.
     technical = everything.copy()
     for name in ("<pad>", "<history>", "<forecast>", "</forecast>"):
         technical[tokenizer.vocabulary.index(name)] = False
+    technical[tokenizer.part_of == PARTS.index("time")] = False
     assert unseen_tokens(tokenizer, technical) is None
+    technical[tokenizer.part_of == PARTS.index("series")] = False
+    assert "of series" in unseen_tokens(tokenizer, technical)
+    assert unseen_tokens(tokenizer.as_trained(no_series=True), technical) is None
 
 
 def test_a_share_of_the_patients_warns_of_their_tokens(cohort_folder, tmp_path, capsys):

@@ -26,11 +26,11 @@ MUON = ["hparams.optimiser=muon"]
 
 
 def start(cohort_folder, saved_models, *more):
-    overrides = train_overrides(cohort_folder, saved_models, *MORE, *more)
+    overrides = train_overrides(cohort_folder, saved_models, "wandb.mode=disabled", *MORE, *more)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return subprocess.Popen(
         [*torchrun, str(REPOSITORY / "train.py"), *overrides],
-        env={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,7 +83,8 @@ def alone(cohort_folder, tmp_path_factory):
 
 @pytest.mark.parametrize(("how", "optimiser"), [("ddp", "muon"), ("fsdp", "adamw")])
 def test_two_processes_train_what_one_does(cohort_folder, tmp_path, alone, how, optimiser):
-    more = [f"hparams.parallel={how}", f"hparams.optimiser={optimiser}"]
+    # Several passes in a step, and not equally many in both.
+    more = [f"hparams.parallel={how}", f"hparams.optimiser={optimiser}", "hparams.max_tokens=150"]
     said = finish(start(cohort_folder, tmp_path, *more))
     assert_same(outcome(tmp_path / "tiny"), outcome(alone[optimiser]))
     # One speaks for both.
@@ -137,6 +138,22 @@ def test_what_one_began_two_go_on_with(cohort_folder, tmp_path, monkeypatch, alo
     said = finish(start(cohort_folder, tmp_path, *MUON, "resume=True", f"hparams.parallel={how}"))
     assert "Going on with epoch 2 after 2 steps" in said
     assert_same(outcome(tmp_path / "tiny"), outcome(alone["muon"]))
+
+
+def test_what_one_process_refuses_the_others_do_not_bury(cohort_folder, tmp_path, alone):
+    more = [f"paths.saved_models={alone['muon'].parent}", "run_name=muon"]
+    process = start(cohort_folder, tmp_path, *more)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode
+    assert errors.count("Error: There is already a run 'muon'") == 1
+    assert "Connection closed by peer" not in errors
+
+
+def test_a_single_gpu_is_no_place_for_several_processes(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="device=cuda:1: 2 processes"), parallel.world("cuda:1"):
+        pass
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

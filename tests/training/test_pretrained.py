@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from synehrgy.tokenizer import Tokenizer
 from synehrgy.training.checkpoint import load_run
 from synehrgy.training.loop import new_model, train
 from synehrgy.training.pretrained import matching_tokens, start_from
+from synehrgy.training.trainer import Trainer
 from tests.cohorts import small_cohort, write
 from tests.conftest import train_overrides
 
@@ -85,6 +87,30 @@ def test_fine_tuning_begins_where_the_other_run_ended(trained, cohort_folder, tm
     assert line["val_loss"] == pytest.approx(best, rel=1e-3)
     one, other = (load_file(f / "model.safetensors") for f in (trained, folder))
     torch.testing.assert_close(one["norm.weight"], other["norm.weight"])
+
+
+def test_resuming_does_not_need_the_run_it_began_from(
+    trained, cohort_folder, tmp_path, monkeypatch
+):
+    base = tmp_path / "base"
+    shutil.copytree(trained, base)
+    more = ["run_name=tuned", "use_pretrained=base", "train.epochs=3", "train.save_minutes=0"]
+    overrides = train_overrides(cohort_folder, tmp_path, *more)
+    original, steps = Trainer.step, []
+
+    def step(self, rows, epoch):
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        steps.append(epoch)
+        original(self, rows, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(compose("train", overrides))
+    shutil.rmtree(base)
+    folder = train(compose("train", [*overrides, "resume=True"]))
+    assert json.loads((folder / "run.json").read_text())["epochs"] == 3
 
 
 def test_what_does_not_fit_is_refused_with_its_keys(pretrained, cohort_folder):

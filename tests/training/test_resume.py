@@ -122,12 +122,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 def command(cohort_folder, saved_models, *more):
-    given = train_overrides(cohort_folder, saved_models, *MORE, *more)
+    given = train_overrides(cohort_folder, saved_models, "wandb.mode=disabled", *MORE, *more)
     return [sys.executable, str(REPOSITORY / "train.py"), *given]
 
 
 def start(cohort_folder, saved_models, *more):
-    environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command(cohort_folder, saved_models, *more),
         env=environment,
