@@ -23,6 +23,8 @@ MODEL_SHAPE_FILE = "model.json"
 METRICS_FILE = "metrics.jsonl"
 RUN_FILE = "run.json"
 
+MODEL_VERSION = 2
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,7 +62,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def save_model(folder: Path, config: GPTConfig, weights: dict[str, Tensor]) -> None:
     """Write shape and weights; a file is there whole or not at all."""
-    write_json(folder / MODEL_SHAPE_FILE, asdict(config))
+    write_json(folder / MODEL_SHAPE_FILE, {"version": MODEL_VERSION, **asdict(config)})
     aside = folder / f".{MODEL_FILE}.partial"
     save_file(weights, aside)
     os.replace(aside, folder / MODEL_FILE)
@@ -95,6 +97,12 @@ def load_run(folder: Path, device: torch.device) -> Run:
     """
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     shape = read_json(folder / MODEL_SHAPE_FILE)
+    version = shape.pop("version", 1) if isinstance(shape, dict) else None
+    if version != MODEL_VERSION:
+        raise UserError(
+            f"The model in {folder} has version {version} of its format, this program reads "
+            f"version {MODEL_VERSION}. Train it again with train.py."
+        )
     try:
         model = GPT(GPTConfig(**shape))
         model.load_state_dict(load_file(folder / MODEL_FILE))

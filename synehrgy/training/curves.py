@@ -97,14 +97,19 @@ def draw_curves(
         whole.plot(*zip(*steps, strict=True), color="tab:blue", lw=1, label="training")
     whole.plot(at, [m["val_loss"] for m in metrics], "o-", color="tab:orange", label="validation")
     whole.set(xlabel="optimiser steps", ylabel="loss (nats per token)")
+    # The fall of the first steps would hide all that comes after it.
+    shown = [m["val_loss"] for m in metrics] + [loss for _, loss in steps[len(steps) // 20 :]]
+    low, high = min(shown), max(shown)
+    margin = 0.05 * (high - low) + 1e-3
+    whole.set_ylim(low - margin, high + margin)
     whole.legend()
     for part in PARTS:
         losses = [m.get(f"val_loss_{part}") for m in metrics]
         if any(loss is not None for loss in losses):
             parts.plot(at, [np.nan if x is None else x for x in losses], "o-", label=part)
     parts.set(xlabel="optimiser steps", ylabel="validation loss by part of the record")
-    parts.set_yscale("log")
-    parts.legend()
+    parts.set_ylim(bottom=0)
+    parts.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_bytes(folder / CURVE_FILE, picture.getvalue())

@@ -1,6 +1,5 @@
 """Starting from the weights of another run: fine-tuning, as on the records of another hospital."""
 
-import itertools
 from dataclasses import fields
 
 import numpy as np
@@ -88,21 +87,26 @@ def matching_tokens(old: Tokenizer, new: Tokenizer) -> NDArray[np.int64]:
     """Token of an old tokenizer that means the same as each of a new one, -1 for none."""
     named = {name: i for i, name in enumerate(old.vocabulary)}
     found = np.array([named.get(name, _NONE) for name in new.vocabulary], dtype=np.int64)
-    series = (
-        (name, old.variable_numbers, new.variable_numbers, "first_of_variable")
-        for name in new.variables
-    )
-    covariates = (
-        (c.name, old.covariate_numbers, new.covariate_numbers, "first_of_covariate")
-        for c in new.schema.covariates
-    )
-    for name, theirs, mine, first in itertools.chain(series, covariates):
-        bins, before = mine.get(name), theirs.get(name)
-        if not (isinstance(bins, Bins) and isinstance(before, Bins)):
-            continue
+    for mine, theirs in zip(_binned(new, old), _binned(old, new), strict=True):
+        (bins, start), (before, first) = mine, theirs
         middles = 0.5 * (bins.edges[:-1] + bins.edges[1:])
-        start = getattr(new, first)(name)
         part = slice(start, start + len(middles))
-        nearest = getattr(old, first)(name) + find_bins(middles, before.edges)
+        nearest = first + find_bins(middles, before.edges)
         found[part] = np.where(found[part] == _NONE, nearest, found[part])
+    return found
+
+
+def _binned(tokenizer: Tokenizer, other: Tokenizer) -> list[tuple[Bins, int]]:
+    """The numbers that both write in bins, each with its first token, in the same order."""
+    found: list[tuple[Bins, int]] = []
+    for name in sorted(tokenizer.variable_numbers.keys() & other.variable_numbers.keys()):
+        numbers = tokenizer.variable_numbers[name]
+        if isinstance(numbers, Bins) and isinstance(other.variable_numbers[name], Bins):
+            found.append((numbers, tokenizer.first_of_variable(name)))
+    for name in sorted(tokenizer.covariate_numbers.keys() & other.covariate_numbers.keys()):
+        numbers = tokenizer.covariate_numbers[name]
+        if isinstance(numbers, Bins) and isinstance(other.covariate_numbers[name], Bins):
+            found.append((numbers, tokenizer.first_of_covariate(name)))
+    if not (tokenizer.has_clock or other.has_clock):
+        found.append((tokenizer.gaps, tokenizer.first_of(tokenizer.time_word)))
     return found

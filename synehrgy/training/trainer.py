@@ -130,7 +130,8 @@ class Trainer:
         packing = Packing.of([3, 1], self.device)
         try:
             # As in a step, forward and backward: what is compiled now is what will be used.
-            with self._precisely():
+            precision = self.precision
+            with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
                 hidden = compiled(tokens, packing)
             hidden.float().sum().backward()
         except torch.OutOfMemoryError:
@@ -148,11 +149,6 @@ class Trainer:
         finally:
             model.zero_grad(set_to_none=True)
         return compiled
-
-    def _precisely(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, self.precision, enabled=self.precision != torch.float32
-        )
 
     def _batcher(self, split: str) -> Batcher:
         config, store = self.config, self.store
@@ -390,8 +386,7 @@ class Trainer:
                 yield held, False
             held = batch
         if held is None and n_rounds:
-            (held,) = batcher.batches(rows[:1], epoch)
-            held = held.without_targets().to(self.device)
+            held = next(batcher.batches(rows, epoch)).without_targets().to(self.device)
         while held is not None:
             done += 1
             yield held, done >= n_rounds

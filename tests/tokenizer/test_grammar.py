@@ -154,8 +154,8 @@ def test_distance_is_the_shortest_completion_and_every_reachable_state_has_one(s
         assert grammar.distance[i] == shortest(grammar, kind)
         if i in reachable:
             assert grammar.distance[i] < g.UNREACHABLE
-    # Nothing leads to padding or to the reserved tokens, and nothing follows the end.
-    for kind in (g.PAD, g.HISTORY, *g.RESERVED, g.START):
+    # Nothing leads to padding or to the marks of a forecast, and nothing follows the end.
+    for kind in (g.PAD, g.HISTORY, g.FORECAST, g.END_FORECAST, g.START):
         assert grammar.index(kind) not in reachable - {grammar.index(g.START)}
     assert not grammar.follows[grammar.index(g.END)].any()
 

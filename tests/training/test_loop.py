@@ -275,6 +275,12 @@ def test_missing_and_damaged_runs_are_named(trained, tmp_path):
     damaged.mkdir()
     for file in trained.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
+    shape = json.loads((damaged / "model.json").read_text())
+    del shape["version"]
+    (damaged / "model.json").write_text(json.dumps(shape))
+    with pytest.raises(UserError, match=r"has version 1 of its format.*Train it again"):
+        load_run(damaged, torch.device("cpu"))
+    (damaged / "model.json").write_bytes((trained / "model.json").read_bytes())
     (damaged / "config.yaml").write_text("[")
     with pytest.raises(UserError, match=r"config.yaml is damaged"):
         load_run(damaged, torch.device("cpu"))

@@ -74,6 +74,17 @@ def test_another_hospital_takes_what_it_shares(pretrained, cohort_folder):
     assert torch.equal(new[torch.from_numpy(known)], rows[torch.from_numpy(source[known])])
 
 
+def test_bins_of_time_are_matched_too():
+    edges = [[0.0, 1.0, 4.0, 100.0], [0.0, 2.0, 6.0, 50.0]]
+    old, new = (
+        Tokenizer.fit(small_cohort(40), TokenSettings(time="gap", gap_edges=e)) for e in edges
+    )
+    source = matching_tokens(old, new)
+    first, start = old.first_of(old.time_word), new.first_of(new.time_word)
+    # Their middles are 1, 4 and 28 hours; bins are closed on the right.
+    assert (source[start : start + 3] - first).tolist() == [0, 1, 2]
+
+
 def test_fine_tuning_begins_where_the_other_run_ended(trained, cohort_folder, tmp_path):
     """On the same patients, and as a user does it."""
     ended = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
