@@ -5,7 +5,7 @@ Real, simulated and synthetic patients all have this form.
 
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
-from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_schema
+from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_parts, read_schema
 from synehrgy.cohort.schema import (
     SPLITS,
     CodeSystem,
@@ -29,5 +29,6 @@ __all__ = [
     "is_cohort",
     "parents",
     "read_cohort",
+    "read_parts",
     "read_schema",
 ]

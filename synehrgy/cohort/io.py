@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,20 +80,93 @@ def read_cohort(path: Path) -> Cohort:
         file = path / f"{name}.parquet"
         with reading(file):
             table = pq.read_table(file, read_dictionary=DICTIONARY_COLUMNS[name])
-        expected = arrow_schema(name, schema)
-        for column in DICTIONARY_COLUMNS[name]:
-            i = expected.get_field_index(column)
-            encoded = pa.dictionary(pa.int32(), pa.string())
-            expected = expected.set(i, pa.field(column, encoded))
-        frames[name] = to_frame(conform(table, expected, str(file)), name)
+        frames[name] = _frame(table, name, schema, file)
+    return _checked(path, Cohort(schema, **frames, provenance=provenance))
+
+
+def read_parts(path: Path, n_patients: int = 1000) -> Iterator[Cohort]:
+    """Read and validate a cohort folder in parts of whole patients, in the order of its tables.
+
+    Memory grows with the number of stays only, not with that of codes and measurements.
+
+    Args:
+        path: the cohort folder.
+        n_patients: patients of a part; the last has the rest.
+
+    Raises:
+        UserError: as ``read_cohort``; a part is checked when it is read.
+    """
+    path = Path(path)
+    schema, provenance = read_schema(path)
+    with reading(path / "stays.parquet"):
+        table = pq.read_table(path / "stays.parquet")
+    stays = _frame(table, "stays", schema, path / "stays.parquet")
+    codes, measurements = (_frame(None, name, schema, path) for name in TABLES[1:])
+    _checked(path, Cohort(schema, stays, codes, measurements))
+    part = pd.Series(
+        pd.factorize(stays["subject_id"])[0] // n_patients, index=pd.Index(stays["stay_id"])
+    )
+    rows = [_pieces(path / f"{name}.parquet", name, schema, part) for name in TABLES[1:]]
+    for (_, mine), codes, measurements in zip(stays.groupby(part.to_numpy()), *rows, strict=True):
+        mine = mine.reset_index(drop=True)
+        yield _checked(path, Cohort(schema, mine, codes, measurements, provenance))
+
+
+def _pieces(file: Path, name: str, schema: Schema, part: pd.Series) -> Iterator[pd.DataFrame]:
+    """The rows of a table for each part of the stays; ``part`` is indexed by stay_id."""
+    n_parts = int(part.max()) + 1 if len(part) else 0
+    done = 0
+    held: list[pa.Table] = []
+    with reading(file):
+        parquet = pq.ParquetFile(file, read_dictionary=DICTIONARY_COLUMNS[name])
+        batches = parquet.iter_batches()
+    while True:
+        with reading(file):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        table = conform(pa.table(batch), _dictionary_schema(name, schema), str(file))
+        found = part.reindex(table["stay_id"].to_pandas())
+        if found.isna().any():
+            unknown = found.index[found.isna()][0]
+            raise UserError(f"{file}: stay_id {unknown} is not a stay of this cohort.")
+        numbers = found.to_numpy(dtype="int64")
+        if len(numbers) and (numbers[0] < done or (np.diff(numbers) < 0).any()):
+            raise UserError(f"{file}: stay_id is not in the order of the stays table.")
+        while len(numbers) and numbers[-1] > done:
+            end = int(np.searchsorted(numbers, done, side="right"))
+            yield to_frame(pa.concat_tables([*held, table.slice(0, end)]), name)
+            table, numbers, done, held = table.slice(end), numbers[end:], done + 1, []
+        held.append(table)
+    while done < n_parts:
+        yield _frame(pa.concat_tables(held) if held else None, name, schema, file)
+        done, held = done + 1, []
+
+
+def _dictionary_schema(name: str, schema: Schema) -> pa.Schema:
+    expected = arrow_schema(name, schema)
+    for column in DICTIONARY_COLUMNS[name]:
+        i = expected.get_field_index(column)
+        expected = expected.set(i, pa.field(column, pa.dictionary(pa.int32(), pa.string())))
+    return expected
+
+
+def _frame(table: pa.Table | None, name: str, schema: Schema, file: Path) -> pd.DataFrame:
+    """A table in memory; one without rows for None."""
+    expected = _dictionary_schema(name, schema)
+    table = expected.empty_table() if table is None else conform(table, expected, str(file))
+    return to_frame(table, name)
+
+
+def _checked(path: Path, cohort: Cohort) -> Cohort:
     try:
-        check_stays(schema, frames["stays"])
-        ranks = _stay_ranks(frames["stays"])
-        check_codes(schema, ranks, frames["codes"])
-        check_measurements(schema, ranks, frames["measurements"])
+        check_stays(cohort.schema, cohort.stays)
+        ranks = _stay_ranks(cohort.stays)
+        check_codes(cohort.schema, ranks, cohort.codes)
+        check_measurements(cohort.schema, ranks, cohort.measurements)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return Cohort(schema, **frames, provenance=provenance)
+    return cohort
 
 
 def _stay_ranks(stays: pd.DataFrame) -> pd.Series:
