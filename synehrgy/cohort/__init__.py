@@ -3,9 +3,13 @@
 Real, simulated and synthetic patients all have this form.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
 from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_parts, read_schema
+from synehrgy.cohort.meds import export_meds
 from synehrgy.cohort.schema import (
     SPLITS,
     CodeSystem,
@@ -16,7 +20,14 @@ from synehrgy.cohort.schema import (
 )
 from synehrgy.cohort.tables import Cohort
 
+# Each writes a cohort folder to another folder and returns the files written.
+EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
+    "csv": export_csv,
+    "meds": export_meds,
+}
+
 __all__ = [
+    "EXPORTS",
     "SPLITS",
     "CodeSystem",
     "Cohort",
@@ -26,6 +37,7 @@ __all__ = [
     "Schema",
     "Variable",
     "export_csv",
+    "export_meds",
     "is_cohort",
     "parents",
     "read_cohort",

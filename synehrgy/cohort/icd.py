@@ -1,7 +1,7 @@
 """The hierarchy of ICD codes, which are written without their point."""
 
 # Characters of a category, by the beginning of a code system's name.
-_CATEGORY = {"icd9_diagnosis": 3, "icd9_procedure": 2, "icd10": 3}
+CATEGORY = {"icd9_diagnosis": 3, "icd9_procedure": 2, "icd10": 3}
 
 
 def parents(system: str, code: str) -> list[str]:
@@ -10,7 +10,7 @@ def parents(system: str, code: str) -> list[str]:
     A system is known by its name, ``icd9_diagnosis``, ``icd9_procedure`` or ``icd10...``; codes of
     any other have no parents.
     """
-    for name, length in _CATEGORY.items():
+    for name, length in CATEGORY.items():
         if system.startswith(name):
             # The external causes of ICD-9 have categories of one character more.
             least = length + (name == "icd9_diagnosis" and code.startswith("E"))
