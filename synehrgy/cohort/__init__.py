@@ -6,6 +6,7 @@ Real, simulated and synthetic patients all have this form.
 from collections.abc import Callable
 from pathlib import Path
 
+from synehrgy.cohort.benchmark import export_benchmark
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
 from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_parts, read_schema
@@ -24,6 +25,7 @@ from synehrgy.cohort.tables import Cohort
 EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
     "csv": export_csv,
     "meds": export_meds,
+    "benchmark": export_benchmark,
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Label",
     "Schema",
     "Variable",
+    "export_benchmark",
     "export_csv",
     "export_meds",
     "is_cohort",
