@@ -86,7 +86,8 @@ def export_meds(cohort: Path, path: Path) -> list[Path]:
     described: Described = {}
     splits = []
     with new_folder(path, _is_ours) as folder:
-        (folder / "metadata").mkdir()
+        for name in ("data", "metadata"):
+            (folder / name).mkdir()
         shards: Counter[str] = Counter()
         for part in read_parts(cohort):
             first = part.stays.drop_duplicates("subject_id")
@@ -95,7 +96,7 @@ def export_meds(cohort: Path, path: Path) -> list[Path]:
             events = _events(part, described)
             for name in names.unique():
                 file = Path("data") / name / f"{shards[name]}.parquet"
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).parent.mkdir(exist_ok=True)
                 mine = pc.is_in(events["subject_id"], pa.array(first["subject_id"][names == name]))
                 pq.write_table(events.filter(mine), folder / file, compression="zstd")
                 shards[name] += 1
@@ -111,12 +112,11 @@ def export_meds(cohort: Path, path: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    file = path / "metadata" / "dataset.json"
-    return (
-        {entry.name for entry in path.iterdir()} <= {"data", "metadata"}
-        and file.is_file()
-        and read_json(file).get("etl_name") == ETL_NAME
-    )
+    about = path / "metadata" / "dataset.json"
+    if {entry.name for entry in path.iterdir()} != {"data", "metadata"} or not about.is_file():
+        return False
+    content = read_json(about)
+    return isinstance(content, dict) and content.get("etl_name") == ETL_NAME
 
 
 def _dataset(schema: Schema) -> dict[str, Any]:

@@ -294,11 +294,13 @@ def test_its_own_dataset_is_replaced_but_nothing_else(tmp_path):
         export_meds(tmp_path / "cohort", tmp_path / "meds")
 
 
-def test_a_dataset_of_another_program_is_kept(tmp_path):
+@pytest.mark.parametrize("content", ['{"etl_name": "other"}', "{}", "[]"])
+def test_a_dataset_of_another_program_is_kept(tmp_path, content):
     write(small_cohort(5), tmp_path / "cohort")
     about = tmp_path / "meds" / "metadata" / "dataset.json"
     about.parent.mkdir(parents=True)
-    about.write_text('{"etl_name": "other"}')
+    (tmp_path / "meds" / "data").mkdir()
+    about.write_text(content)
     with pytest.raises(UserError, match="not written by this program"):
         export_meds(tmp_path / "cohort", tmp_path / "meds")
 
