@@ -49,13 +49,7 @@ def compare(real: Cohort, synthetic: Cohort, split: str = "all") -> Evaluation:
     Raises:
         UserError: cohorts with other columns, or an empty one.
     """
-    for part in ("covariates", "labels", "variables", "code_systems"):
-        if getattr(real.schema, part) != getattr(synthetic.schema, part):
-            raise UserError(
-                f"Cohorts {real.schema.name!r} and {synthetic.schema.name!r} declare other "
-                f"{part.replace('_', ' ')}, so they cannot be compared. Were they extracted with "
-                "different settings (preprocess.profile)?"
-            )
+    fidelity.check_same_schema(real, synthetic)
     for cohort in (real, synthetic):
         if not len(cohort.stays):
             raise UserError(f"Cohort {cohort.schema.name!r} has no stay to compare.")

@@ -4,6 +4,22 @@ import numpy as np
 import pandas as pd
 
 from synehrgy.cohort import Cohort
+from synehrgy.errors import UserError
+
+
+def check_same_schema(real: Cohort, synthetic: Cohort) -> None:
+    """Refuse two cohorts that do not declare the same columns.
+
+    Raises:
+        UserError: names the part that differs.
+    """
+    for part in ("covariates", "labels", "variables", "code_systems"):
+        if getattr(real.schema, part) != getattr(synthetic.schema, part):
+            raise UserError(
+                f"Cohorts {real.schema.name!r} and {synthetic.schema.name!r} declare other "
+                f"{part.replace('_', ' ')}, so they cannot be compared. Were they extracted with "
+                "different settings (preprocess.profile)?"
+            )
 
 
 def counts(real: Cohort, synthetic: Cohort) -> pd.DataFrame:
