@@ -461,7 +461,8 @@ class EvaluateConfig:
     )
     real: str | None = setting(
         None,
-        "folder of the real cohort; null: the one that the model was trained on",
+        "folder of the real cohort; null: the one that the model was trained on, or whose stays "
+        "the futures continue",
         is_path=True,
     )
     oracle: str | None = setting(
@@ -471,7 +472,9 @@ class EvaluateConfig:
         is_path=True,
     )
     split: str = setting(
-        "test", "split of the real cohort to compare with", choices=("train", "val", "test")
+        "test",
+        "split of the real cohort to compare with; futures are scored for the stays they continue",
+        choices=("train", "val", "test"),
     )
     paths: PathSettings = group(PathSettings)
 

@@ -22,6 +22,9 @@ QUESTIONS_FILE = "questions.parquet"
 PREDICTIONS_FILE = "predictions.parquet"
 NEXT_VALUES_FILE = "next_values.parquet"
 
+# How a synthetic cohort was generated; of futures, ``real`` is the folder of the real cohort.
+GENERATION_FILE = "generation.json"
+
 # One row per future; ``sample`` numbers the futures of a stay.
 QUESTIONS = pa.schema(
     {

@@ -1,4 +1,4 @@
-"""Two cohorts to a folder of results."""
+"""Two cohorts, or real stays and their futures, to a folder of results."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 
 from synehrgy.cohort import Cohort, is_cohort, read_cohort
+from synehrgy.cohort.futures import GENERATION_FILE, has_futures, read_questions
 from synehrgy.errors import UserError
 from synehrgy.evaluation import fidelity
+from synehrgy.evaluation.forecast import ForecastScores, score_forecasts
+from synehrgy.evaluation.forecast_report import forecast_summary, write_forecast_report
 from synehrgy.evaluation.report import number, write_report
 from synehrgy.evaluation.validity import broken_rules
-from synehrgy.files import new_folder, read_yaml, write_json
+from synehrgy.files import new_folder, read_json, read_yaml, write_json
 from synehrgy.provenance import now, versions
 from synehrgy.settings import EvaluateConfig
 
@@ -98,10 +101,11 @@ def with_oracle(found: Evaluation, ceiling: Evaluation) -> Evaluation:
     return replace(found, tables=tables, metrics=metrics)
 
 
-def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
+def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation | ForecastScores]:
     """Compare the synthetic cohort of a run, or any cohort, with a real one.
 
-    Writes ``<paths.results>/<run>/``: metrics.json, the tables as CSV and report.html.
+    Futures of real stays are scored against what became of these stays. Writes
+    ``<paths.results>/<run>/``: metrics.json, the tables as CSV and report.html.
 
     Returns:
         The folder of the results, and what was found.
@@ -110,6 +114,25 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
         UserError: neither ``model=`` nor ``synthetic=``, or a cohort that is not there.
     """
     synthetic_path, real_path, name = _which_cohorts(config)
+    found: Evaluation | ForecastScores
+    if has_futures(synthetic_path):
+        found = _score(config, synthetic_path, real_path)
+    else:
+        found = _compare(config, synthetic_path, real_path)
+    out = Path(config.paths.results) / name
+    with new_folder(out, lambda path: (path / METRICS_FILE).exists()) as folder:
+        (folder / TABLES_FOLDER).mkdir()
+        for table, rows in found.tables.items():
+            rows.to_csv(folder / TABLES_FOLDER / f"{table}.csv", index=False)
+        if isinstance(found, ForecastScores):
+            write_forecast_report(folder / REPORT_FILE, found)
+        else:
+            write_report(folder / REPORT_FILE, found)
+        write_json(folder / METRICS_FILE, _as_json(config, found, synthetic_path, real_path))
+    return out, found
+
+
+def _compare(config: EvaluateConfig, synthetic_path: Path, real_path: Path) -> Evaluation:
     synthetic, real = read_cohort(synthetic_path), read_cohort(real_path)
     split = "all"
     if real.stays["split"].notna().any():
@@ -117,18 +140,23 @@ def evaluate(config: EvaluateConfig) -> tuple[Path, Evaluation]:
     found = compare(real, synthetic, split)
     if config.oracle is not None:
         found = with_oracle(found, compare(real, read_cohort(Path(config.oracle)), split))
-    out = Path(config.paths.results) / name
-    with new_folder(out, lambda path: (path / METRICS_FILE).exists()) as folder:
-        (folder / TABLES_FOLDER).mkdir()
-        for table, rows in found.tables.items():
-            rows.to_csv(folder / TABLES_FOLDER / f"{table}.csv", index=False)
-        write_report(folder / REPORT_FILE, found)
-        write_json(folder / METRICS_FILE, _as_json(config, found, synthetic_path, real_path))
-    return out, found
+    return found
 
 
-def summary(found: Evaluation) -> str:
+def _score(config: EvaluateConfig, futures_path: Path, real_path: Path) -> ForecastScores:
+    if config.oracle is not None:
+        raise UserError(
+            f"{futures_path} holds futures of real stays, which are scored against these stays: "
+            "leave oracle= out."
+        )
+    questions = read_questions(futures_path)
+    return score_forecasts(read_cohort(real_path), read_cohort(futures_path), questions)
+
+
+def summary(found: Evaluation | ForecastScores) -> str:
     """The results as text for a terminal."""
+    if isinstance(found, ForecastScores):
+        return forecast_summary(found)
     lines = [f"{found.synthetic} (synthetic) against {found.real}, {found.split} (real)"]
     for name in ("counts", "labels", "series", "validity"):
         text = found.tables[name].to_string(index=False, float_format=number)
@@ -165,14 +193,33 @@ def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
         name = synthetic.resolve().name
     if config.real is not None:
         return synthetic, Path(config.real), name
+    if has_futures(synthetic):
+        return synthetic, _continued(synthetic), name
     trained = Path(config.paths.saved_models) / name / "config.yaml"
     if config.run_name is None or not trained.exists():
         raise UserError("real=<folder of the real cohort> is needed to compare with.")
     return synthetic, Path(read_yaml(trained)["data"]["path"]), name
 
 
+def _continued(futures: Path) -> Path:
+    """The real cohort whose stays the futures continue, as was noted when they were generated."""
+    file = futures / GENERATION_FILE
+    noted = read_json(file).get("real") if file.exists() else None
+    if noted is None:
+        raise UserError(
+            f"{futures} holds futures of real stays, but does not say of which cohort. Give "
+            "real=<folder of the real cohort>."
+        )
+    if not is_cohort(Path(noted)):
+        raise UserError(
+            f"{futures} continues stays of {noted}, where there is no cohort any more. Give "
+            "real=<folder of the real cohort>."
+        )
+    return Path(noted)
+
+
 def _as_json(
-    config: EvaluateConfig, found: Evaluation, synthetic: Path, real: Path
+    config: EvaluateConfig, found: Evaluation | ForecastScores, synthetic: Path, real: Path
 ) -> dict[str, Any]:
     tables = {name: rows for name, rows in found.tables.items() if name != "codes"}
     return {
