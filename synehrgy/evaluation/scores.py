@@ -16,7 +16,7 @@ _SIDE_BY_SIDE = 100
 
 def auroc(label: NDArray[np.int_], predicted: Floats) -> float:
     """Area under the ROC curve: the share of pairs of a 1 and a 0 in the right order, ties half."""
-    return float(_Ranked(label, predicted).scores(np.ones((1, len(label))))[0, 0])
+    return float(_Ranked(label, predicted).auroc(np.ones((1, len(label))))[0])
 
 
 def auprc(label: NDArray[np.int_], predicted: Floats) -> float:
@@ -52,7 +52,13 @@ def ece(label: NDArray[np.int_], predicted: Floats) -> float:
     2015, with bins of equal count as by Nixon et al., "Measuring Calibration in Deep Learning",
     CVPR Workshops 2019). Chance alone puts it above 0: see ``ece_by_chance``.
     """
-    return float(_Ranked(label, predicted).scores(np.ones((1, len(label))))[1, 0])
+    return float(np.abs(_gaps(label, predicted).mean(axis=0)).sum()) if len(label) else np.nan
+
+
+def _gaps(label: NDArray[np.int_], predicted: Floats) -> Floats:
+    """By how much each label differs from its prediction, in the column of its bin: [n, bins]."""
+    in_bin = bins_of(predicted)[:, None] == np.arange(N_BINS)
+    return np.where(in_bin, (label - predicted)[:, None], 0.0)
 
 
 def ece_by_chance(predicted: Floats, seed: int, n_draws: int = 200) -> float:
@@ -64,10 +70,8 @@ def ece_by_chance(predicted: Floats, seed: int, n_draws: int = 200) -> float:
     if not len(predicted):
         return float("nan")
     rng = np.random.default_rng(seed)
-    bins = bins_of(predicted)
-    drawn = rng.random((n_draws, len(predicted))) < predicted
-    gaps = [(drawn[:, bins == b] - predicted[bins == b]).sum(axis=1) for b in np.unique(bins)]
-    return float(np.abs(gaps).sum(axis=0).mean() / len(predicted))
+    happened = rng.random((n_draws, len(predicted))) < predicted
+    return float(np.mean([ece(label, predicted) for label in happened]))
 
 
 def resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.uint16]:
@@ -85,8 +89,14 @@ def intervals(
     """Confidence intervals of ``auroc`` and ``ece`` by the bootstrap (Efron and Tibshirani, 1993).
 
     That of the AUROC has the quantiles of its resamples; those of one class have none and are left
-    out. The ECE of a resample is too high by about as much again as that of the sample, so its
-    interval is the basic one: the quantiles turned round the estimate, and not below 0.
+    out.
+
+    Quantiles of resampled ECEs would never hold the 0 of a calibrated forecaster, as each is too
+    high by chance twice over. So the differences of the bins are resampled instead, which have no
+    such bias: the ECE is a sum of their absolute values, and as such no further from the true one
+    than the absolute errors of the differences add up to. That sum, at its quantile ``level``, is
+    the half width. The interval holds the truth at least as often as it says, more often for
+    forecasters that are off in many bins; it is above 0 for one calibrated forecaster in 20.
 
     Args:
         label, predicted: [n].
@@ -97,51 +107,44 @@ def intervals(
         By the name of the score: (low, high).
     """
     ranked = _Ranked(label, predicted)
-    parts = [counts[i : i + _SIDE_BY_SIDE] for i in range(0, len(counts), _SIDE_BY_SIDE)]
-    found = np.concatenate([ranked.scores(part.astype(np.float64)) for part in parts], axis=1)
-
-    def ends(scores: Floats) -> tuple[float, float]:
-        defined = scores[~np.isnan(scores)]
-        if not len(defined):
-            return float("nan"), float("nan")
-        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-    low, high = ends(found[1])
-    twice = 2 * ece(label, predicted)
-    # In this order, NaN stays NaN.
-    return {"auroc": ends(found[0]), "ece": (max(twice - high, 0.0), max(twice - low, 0.0))}
+    gaps = _gaps(label, predicted)
+    mean_gap = gaps.mean(axis=0)
+    areas, errors = [], []
+    for first in range(0, len(counts), _SIDE_BY_SIDE):
+        part = counts[first : first + _SIDE_BY_SIDE].astype(np.float64)
+        areas.append(ranked.auroc(part))
+        errors.append(np.abs(part @ gaps / len(label) - mean_gap).sum(axis=1))
+    area = np.concatenate(areas)
+    area = area[~np.isnan(area)]
+    # Without any, that of the quantiles is not defined either.
+    tails = np.quantile(area if len(area) else [np.nan], [(1 - level) / 2, (1 + level) / 2])
+    middle = float(np.abs(mean_gap).sum())
+    half = float(np.quantile(np.concatenate(errors), level))
+    return {
+        "auroc": (float(tails[0]), float(tails[1])),
+        "ece": (max(middle - half, 0.0), min(middle + half, 1.0)),
+    }
 
 
 class _Ranked:
-    """Predictions in ascending order, equal ones as one group; scores many weightings at once."""
+    """Predictions in ascending order, equal ones as one group; many weightings at once."""
 
     def __init__(self, label: NDArray[np.int_], predicted: Floats) -> None:
         self.order = np.argsort(predicted, kind="stable")
         self.label = label[self.order].astype(np.float64)
-        self.value, self.start = np.unique(predicted[self.order], return_index=True)
+        _, self.start = np.unique(predicted[self.order], return_index=True)
 
-    def scores(self, counts: Floats) -> Floats:
-        """AUROC and ECE of each weighting: [2, weightings] from [weightings, n]."""
-        if not len(self.order):
-            return np.full((2, len(counts)), np.nan)
+    def auroc(self, counts: Floats) -> Floats:
+        """Of each weighting: [weightings] from [weightings, n]."""
+        if not len(self.start):
+            return np.full(len(counts), np.nan)
         counts = counts[:, self.order]
         items = np.add.reduceat(counts, self.start, axis=1)
         ones = np.add.reduceat(counts * self.label, self.start, axis=1)
         zeros = items - ones
         pairs = ones.sum(axis=1) * zeros.sum(axis=1)
         right = (ones * (np.cumsum(zeros, axis=1) - zeros / 2)).sum(axis=1)
-        auroc = np.divide(right, pairs, out=np.full(len(items), np.nan), where=pairs > 0)
-
-        n = items.sum(axis=1)
-        less = np.cumsum(items, axis=1) - items
-        # A group that a weighting lacks may stand beyond its last bin, with nothing to add.
-        bins = np.minimum(less * N_BINS // n[:, None], N_BINS - 1).astype(np.int64)
-        place = np.arange(len(items))[:, None] * N_BINS + bins
-        gap = np.bincount(
-            place.ravel(), (ones - items * self.value).ravel(), minlength=len(items) * N_BINS
-        )
-        return np.stack([auroc, np.abs(gap.reshape(len(items), N_BINS)).sum(axis=1) / n])
+        return np.divide(right, pairs, out=np.full(len(items), np.nan), where=pairs > 0)
 
 
 def fair_crps(values: Floats, counts: NDArray[np.integer], observed: Floats) -> Floats:
