@@ -1,6 +1,11 @@
 """Fixtures that several rooms share."""
 
+import os
 from pathlib import Path
+
+# Models this small gain nothing from threads, and threads wait for each other on a busy machine.
+# OpenMP reads it when it is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -9,7 +14,6 @@ from hypothesis import settings
 from synehrgy.cli import compose
 from tests.cohorts import small_cohort, write
 
-# Models this small gain nothing from threads, and threads wait for each other on a busy machine.
 torch.set_num_threads(1)
 
 # A busy machine is no fault of the code.

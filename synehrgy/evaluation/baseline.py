@@ -76,9 +76,10 @@ def predict_label(
 
     if len(np.unique(label)) < 2:
         return None
-    # Neither changes what is learnt; the same result on each call.
+    # None of this changes what is learnt: the same result on each call, and as many threads as
+    # OpenMP is told (0) rather than one per core, which wait for each other on a busy machine.
     classifier = LGBMClassifier(
-        random_state=seed, deterministic=True, force_row_wise=True, verbosity=-1
+        random_state=seed, deterministic=True, force_row_wise=True, verbosity=-1, n_jobs=0
     )
     # It refuses names with brackets, which series have.
     names = [f"f{i}" for i in range(train.shape[1])]
