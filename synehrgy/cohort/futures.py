@@ -122,12 +122,20 @@ def forecast_stays(futures: Cohort, questions: pd.DataFrame) -> pd.DataFrame:
     """The forecast stay of each future, with the question that it answers.
 
     Returns:
-        One row per future: source_subject_id, source_stay_id, hours, sample, then the columns of
-        the future's first stay.
+        One row per future: the columns of ``QUESTIONS``, stay_id of the future's first stay, and
+        its labels.
 
     Raises:
-        UserError: futures without a question, or questions without a future or with several.
+        UserError: futures without a question, questions without a future or with several, or a
+            label whose column has the name of one of these.
     """
+    labels = [label.column for label in futures.schema.labels]
+    taken = sorted({*QUESTIONS.names, "futures"} & set(labels))
+    if taken:
+        raise UserError(
+            f"Cohort {futures.schema.name!r}: a label is in the column {taken[0]!r}, which in "
+            "forecasts means something else. Give it another name."
+        )
     repeated = questions["subject_id"].duplicated()
     if repeated.any():
         again = questions["subject_id"][repeated].iloc[0]
@@ -144,8 +152,7 @@ def forecast_stays(futures: Cohort, questions: pd.DataFrame) -> pd.DataFrame:
                 f"Cohort {futures.schema.name!r}: future {table['subject_id'][bad].iloc[0]} "
                 f"{words.format(QUESTIONS_FILE)} ({int(bad.sum()):,} of them)."
             )
-    # The questions' columns first; the real patient's number is not the future's.
-    return questions.merge(first, on="subject_id", validate="1:1")
+    return questions.merge(first[["subject_id", "stay_id", *labels]], on="subject_id")
 
 
 def label_predictions(futures: Cohort, questions: pd.DataFrame) -> pd.DataFrame:

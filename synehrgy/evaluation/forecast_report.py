@@ -2,6 +2,7 @@
 
 import html
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {FUTURES: SYNTHETIC, LIGHTGBM: REAL}
 _COLUMNS = 5
+_TITLE = 32
 _SHORT = ["title", "forecaster", "n", "prevalence", "auroc", "auprc", "brier", "ece"]
 _UNDEFINED = "not defined"
 
@@ -75,8 +77,9 @@ def write_forecast_report(path: Path, found: ForecastScores) -> None:
             "Futures: the probability is the share of a stay's futures with the label. LightGBM: "
             "default parameters, one classifier per label, on summaries of the same first hours. "
             "Low and high: 95 % bootstrap intervals over stays. By chance: the calibration error "
-            "to expect if the probabilities were true. Where a score is not defined the cell says "
-            "so, and the note why.",
+            "to expect of so many stays and futures if the probabilities were true. Few futures "
+            "alone make it, the calibration error (and its low end) and the Brier score larger. "
+            "Where a score is not defined the cell says so, and the note why.",
             _in_words(tables["labels"].drop(columns=["label", "kind"])),
         ),
         section(
@@ -84,8 +87,9 @@ def write_forecast_report(path: Path, found: ForecastScores) -> None:
             "The first value of each series after the window. CRPS: continuous ranked probability "
             "score of the futures that measure it again, unbiased in their number (Ferro 2014). "
             "Carry forward: absolute error of the last known value on the same n stays. Coverage: "
-            "share of the values inside the futures' central 50 % and 90 %. The other columns "
-            "count stays that are left out.",
+            "share of the values inside the futures' central 50 % and 90 %; where fewer than 19 "
+            "futures measure a series, their range is narrower than 90 %. The other columns count "
+            "stays that are left out.",
             _in_words(tables["next_values"]),
         ),
     ]
@@ -139,7 +143,7 @@ def _reliability(calibration: pd.DataFrame) -> "Figure":
                 label=forecaster,
             )
         place.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        place.set_title(plain(str(title)[:32]), fontsize=8)
+        place.set_title(plain(textwrap.shorten(str(title), _TITLE, placeholder=" …")), fontsize=8)
         place.tick_params(labelsize=7)
     figure.supxlabel("predicted", fontsize=9)
     figure.supylabel("observed", fontsize=9)

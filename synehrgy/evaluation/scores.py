@@ -61,17 +61,28 @@ def _gaps(label: NDArray[np.int_], predicted: Floats) -> Floats:
     return np.where(in_bin, (label - predicted)[:, None], 0.0)
 
 
-def ece_by_chance(predicted: Floats, seed: int, n_draws: int = 200) -> float:
+def ece_by_chance(
+    predicted: Floats, seed: int, futures: NDArray[np.int64] | None = None, n_draws: int = 200
+) -> float:
     """The mean ``ece`` if these predictions were the true probabilities.
 
     What an ECE has above it is miscalibration. By consistency resampling (Broecker and Smith,
     Weather and Forecasting 22, 2007).
+
+    Args:
+        predicted: [n].
+        seed: of the draws.
+        futures: if the predictions are shares of futures, of how many each: a share of few is off
+            by chance itself, so they are drawn anew, too.
+        n_draws: to take the mean over.
     """
-    if not len(predicted):
-        return float("nan")
     rng = np.random.default_rng(seed)
-    happened = rng.random((n_draws, len(predicted))) < predicted
-    return float(np.mean([ece(label, predicted) for label in happened]))
+    found = []
+    for _ in range(n_draws):
+        happened = (rng.random(len(predicted)) < predicted).astype(np.int64)
+        drawn = predicted if futures is None else rng.binomial(futures, predicted) / futures
+        found.append(ece(happened, drawn))
+    return float(np.mean(found))
 
 
 def resamples(n: int, n_resamples: int, seed: int) -> NDArray[np.uint16]:
@@ -96,7 +107,8 @@ def intervals(
     such bias: the ECE is a sum of their absolute values, and as such no further from the true one
     than the absolute errors of the differences add up to. That sum, at its quantile ``level``, is
     the half width. The interval holds the truth at least as often as it says, more often for
-    forecasters that are off in many bins; it is above 0 for one calibrated forecaster in 20.
+    forecasters that are off in many bins; it is above 0 for one calibrated forecaster in 20. Shares
+    of few futures are not calibrated, however good the model that drew them.
 
     Args:
         label, predicted: [n].
