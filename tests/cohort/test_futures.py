@@ -1,10 +1,14 @@
 """What futures predict: counted with plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from synehrgy.cohort import Covariate, Label, Schema
 from synehrgy.cohort.futures import (
+    QUESTIONS,
     going_on,
     has_futures,
     in_window,
@@ -162,6 +166,19 @@ def test_futures_and_questions_belong_together(made):
         label_predictions(futures, pd.concat([questions, more]))
     with pytest.raises(UserError, match="has more than one row"):
         label_predictions(futures, pd.concat([questions, questions.iloc[[0]]]))
+
+
+def test_a_label_cannot_have_the_name_of_a_column_of_forecasts():
+    schema = Schema(
+        "s", "test", [Covariate("hours", "continuous")], [Label("sick", "A", "outcome")]
+    )
+    questions = pd.DataFrame([[1, 1, 1, 24.0, 0]], columns=QUESTIONS.names)
+    one = build(schema, [[1, 1, None, 0, None, 7.0, 1, None]], [], [])
+    assert label_predictions(one, questions)[["hours", "sick"]].to_numpy().tolist() == [[24, 1]]
+    bad = replace(schema, covariates=[], labels=[Label("hours", "A", "outcome")])
+    one = build(bad, [[1, 1, None, 0, None, 1, None]], [], [])
+    with pytest.raises(UserError, match="a label is in the column 'hours'"):
+        label_predictions(one, questions)
 
 
 def test_questions_come_back_from_the_folder(made, tmp_path):

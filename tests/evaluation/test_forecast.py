@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from synehrgy.cli import compose
@@ -17,7 +19,8 @@ from synehrgy.evaluation import scores
 from synehrgy.evaluation.baseline import window_features
 from synehrgy.evaluation.evaluate import evaluate, summary
 from synehrgy.evaluation.forecast import score_forecasts
-from tests.cohorts import build, write
+from synehrgy.evaluation.forecast_report import write_forecast_report
+from tests.cohorts import build, cohorts, write
 from tests.futures import SERIES, draw_futures, real_cohort, write_futures
 
 RNG = np.random.default_rng(0)
@@ -130,6 +133,22 @@ def test_chance_explains_the_error_of_a_calibrated_forecaster():
     p = rng.random(500)
     expected = np.mean([scores.ece((rng.random(500) < p).astype(int), p) for _ in range(200)])
     assert scores.ece_by_chance(p, seed=1) == pytest.approx(expected, rel=0.08)
+
+
+def test_chance_includes_that_of_few_futures():
+    rng = np.random.default_rng(0)
+    odds = rng.beta(1, 3, 2000)
+    found = {}
+    for m in (5, 500):
+        errors, by_chance = [], []
+        for _ in range(5):
+            shares = rng.binomial(m, odds) / m
+            errors.append(scores.ece((rng.random(2000) < odds).astype(int), shares))
+            by_chance.append(scores.ece_by_chance(shares, 1, np.full(2000, m)))
+        found[m] = np.mean(errors), np.mean(by_chance)
+        # Of few futures somewhat less, as the shares are taken for the truth.
+        assert 0.6 < found[m][1] / found[m][0] < 1.2
+    assert found[5][0] > 3 * found[500][0]
 
 
 def test_crps_is_that_of_all_pairs():
@@ -287,6 +306,55 @@ def test_a_cohort_without_labels_or_series(part, table):
         # Without series no stay goes on, so that LightGBM has nothing to learn from.
         assert found.metrics["auroc/LightGBM"] is None
         assert scores_of(found, "died")["auroc"] > 0.7
+
+
+def test_a_real_cohort_without_splits(real):
+    futures, questions = draw_futures(real, 5)
+    found = score_forecasts(replace(real, stays=real.stays.assign(split=None)), futures, questions)
+    assert found.split == "all"
+    assert found.metrics["auroc/LightGBM"] is None
+    assert scores_of(found, "died")["auroc"] > 0.8
+    # Without a train split there is no unit to add series up in.
+    assert found.metrics["next_values/skill"] is None
+    assert values_of(found)["skill"] > 0.4
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cohort=cohorts(), window=st.sampled_from([0.0, 24.0]))
+def test_any_cohort_is_scored_and_has_a_report(tmp_path, cohort, window):
+    """Against itself: each patient's own first stay is the future, twice."""
+    first = cohort.stays["stay_index"] == 0
+    stays, rows, n = cohort.stays[first], cohort.measurements, len(cohort.stays[first])
+    rows = rows[rows["stay_id"].isin(stays["stay_id"])]
+    twice = [
+        (
+            stays.assign(subject_id=stays["subject_id"] + shift, stay_id=stays["stay_id"] + shift),
+            rows.assign(stay_id=rows["stay_id"] + shift),
+        )
+        for shift in (10**9, 2 * 10**9)
+    ]
+    futures = replace(
+        cohort,
+        stays=pd.concat([s for s, _ in twice], ignore_index=True),
+        codes=cohort.codes[:0],
+        measurements=pd.concat([r for _, r in twice], ignore_index=True),
+    )
+    questions = pd.DataFrame(
+        {
+            "subject_id": futures.stays["subject_id"],
+            "source_subject_id": [*stays["subject_id"], *stays["subject_id"]],
+            "source_stay_id": [*stays["stay_id"], *stays["stay_id"]],
+            "hours": window,
+            "sample": np.repeat([0, 1], n),
+        }
+    )
+    found = score_forecasts(cohort, futures, questions)
+    labels = found.tables["labels"]
+    assert (labels.loc[labels["forecaster"] == "futures", ["brier", "ece"]] == 0).all().all()
+    assert found.metrics["next_values/crps"] in (None, 0)
+    write_forecast_report(tmp_path / "report.html", found)
+    assert "</html>" in (tmp_path / "report.html").read_text()
+    assert summary(found)
 
 
 def test_the_same_seed_gives_the_same_scores(real, perfect):
