@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/python preprocess.py data=simulated preprocess.profile=clinical
 	$(BIN)/python train.py data=simulated run_name=demo model=gpt_small overwrite=True \
 	    hparams.n_ctx=512 hparams.mini_batch=32 hparams.n_accum=1 train.epochs=4
-	$(BIN)/python generate.py model=demo n_samples=1400 batch_size=1400 overwrite=True
+	$(BIN)/python generate.py model=demo n_samples=1400 overwrite=True
 	$(BIN)/python evaluate.py model=demo
 
 test: install

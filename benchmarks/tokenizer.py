@@ -297,21 +297,23 @@ def long_records(tokenizer: Tokenizer, records: Records) -> dict[str, Any]:
 def constraint_cost(tokenizer: Tokenizer, batch: int, steps: int = 30) -> dict[str, Any]:
     """Seconds of the constraint and of the model in a sampling step, at the paper's shape."""
     torch.manual_seed(0)
-    n_tokens = len(tokenizer.vocabulary)
+    n_tokens, cpu = len(tokenizer.vocabulary), torch.device("cpu")
     model = GPT(GPTConfig(n_tokens, CONTEXT)).eval()
-    constraint = Constraint(tokenizer, CONTEXT, torch.device("cpu"), rule_out=True)
+    constraint = Constraint(tokenizer, CONTEXT, cpu, rule_out=True)
     state = RecordState(constraint, batch)
-    cache = Cache(model.config, batch, torch.device("cpu"), torch.float32)
+    # The kernel is compiled or loaded when it is first called.
+    model.step(torch.zeros(1, dtype=torch.int64), Cache(model.config, 1, cpu, torch.float32, 1))
+    cache = Cache(model.config, batch, cpu, torch.float32, capacity=steps)
     everyone = torch.ones(batch, dtype=torch.bool)
     tokens = torch.full((batch,), tokenizer.token(START))
     seconds = dict.fromkeys(("constraint", "model"), 0.0)
-    for step in range(steps):
+    for _ in range(steps):
         began = time.perf_counter()
-        logits = model.logits(model.hidden(tokens[:, None], cache)[:, -1])
+        logits = model.logits(model.step(tokens, cache))
         seconds["model"] += time.perf_counter() - began
         began = time.perf_counter()
         state.advance(tokens, everyone)
-        mask, _ = constraint.mask(state, step + 1, last_segment=False)
+        mask, _ = constraint.mask(state, cache.lengths, last_segment=~everyone)
         seconds["constraint"] += time.perf_counter() - began
         tokens = draw(probabilities(logits, mask, None, Sampling()), torch.rand(batch))
     return {

@@ -13,7 +13,6 @@ operations reach (model FLOPs utilisation). ``--profile`` prints where our time 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.machine import cpu_name
+from benchmarks.machine import cpu_name, peak_memory_mib
 from synehrgy.cli import compose
 from synehrgy.files import REPOSITORY, write_json
 from synehrgy.provenance import versions
@@ -47,8 +46,8 @@ def records_of(cohort: Path, n: int) -> list[np.ndarray]:
 
 def ours(cohort: Path, n_steps: int, batch: int, model: str, profile: bool) -> dict[str, Any]:
     """Steps of our training: the first warms up, the others are timed."""
+    from synehrgy.processes import World
     from synehrgy.training.loop import as_trained, new_model
-    from synehrgy.training.parallel import World
     from synehrgy.training.trainer import Trainer
 
     overrides = [
@@ -156,12 +155,11 @@ def usual(cohort: Path, n_steps: int, batch: int) -> dict[str, Any]:
 
 
 def _measured(n_tokens: int, seconds: float) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "tokens": n_tokens,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(n_tokens / seconds),
-        "peak_memory_mib": round(peak / (1024 if sys.platform != "darwin" else 2**20)),
+        "peak_memory_mib": peak_memory_mib(),
     }
 
 

@@ -31,7 +31,7 @@ from synehrgy.settings import CONFIGS, check, resolve_paths, walk
 CONFIG_DIR = REPOSITORY / "configs"
 
 # The groups of files in configs/ that each command chooses from.
-GROUPS = {"preprocess": ["data"], "train": ["data", "model"], "generate": [], "evaluate": []}
+GROUPS = {"preprocess": ["data"], "train": ["data", "model"], "generate": ["data"], "evaluate": []}
 
 EXAMPLES = {
     "preprocess": [
@@ -45,6 +45,9 @@ EXAMPLES = {
     "generate": [
         "python generate.py model=synehrgy-mimic n_samples=30000 batch_size=1024",
         "python generate.py model=first n_samples=100 format=csv",
+        "python generate.py model=first condition.age=70-80 condition.gender=F "
+        "condition.labels=[in_hospital_mortality]",
+        "python generate.py model=forecaster mode=forecast condition.hours=24 n_resample=100",
     ],
     "evaluate": [
         "python evaluate.py model=synehrgy-mimic",
@@ -167,10 +170,12 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
         override, text = _parse(text, settings)
         key = override.key_or_group
         value = text.split("=", 1)[-1]
-        full = aliases.get(key, key)
+        full = _entry(aliases.get(key, key), settings)
         # The name of the command may stand before its settings: generate.value_decoding.
-        if full not in settings and full.removeprefix(f"{command}.") in settings:
-            full = full.removeprefix(f"{command}.")
+        without = _entry(full.removeprefix(f"{command}."), settings)
+        if full not in settings and _mapping_of(full, settings) is None:
+            known = without in settings or _mapping_of(without, settings) is not None
+            full = without if known else full
         if not key.startswith("hydra"):
             if full in GROUPS[command]:
                 _check_choice(full, value)
@@ -187,12 +192,37 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
             given[full] = (key, value)
         # The short name may also be that of a group of files, which Hydra would look into.
         text = text.replace(key, full, 1)
+        if full in settings and "=" in text:
+            is_list = "list[str]" in str(settings[full].type)
+            if is_list or settings[full].metadata["is_text"]:
+                text = f"{full}={_as_text(value, is_list)}"
         mapping = _mapping_of(full, settings)
         if mapping is not None and "=" in text:
             plain += _mapping_overrides(mapping, full, value, settings[mapping], plain)
         else:
             plain.append(text)
     return plain
+
+
+def _as_text(value: str, is_list: bool) -> str:
+    """A text or a list of texts, none of which Hydra may take for a number, as 3E0331 would be."""
+    if "'" in value or '"' in value or value == "null":
+        return value
+    if not is_list:
+        return f"'{value}'"
+    parts = [part.strip() for part in value.strip("[]").split(",")]
+    return "[{}]".format(",".join(f"'{part}'" for part in parts if part))
+
+
+def _entry(key: str, settings: dict[str, Field[Any]]) -> str:
+    """The full name of a key that a mapping holds for its group: condition.age of covariates."""
+    if key in settings or _mapping_of(key, settings) is not None:
+        return key
+    for name, item in settings.items():
+        prefix = name.rpartition(".")[0] + "."
+        if item.metadata["holds_rest"] and key.startswith(prefix):
+            return f"{name}.{key.removeprefix(prefix)}"
+    return key
 
 
 def _mapping_overrides(

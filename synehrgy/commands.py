@@ -81,9 +81,9 @@ def generate(config: GenerateConfig) -> Outcome:
     from synehrgy.generation.generate import generate as generate_patients
 
     folder = generate_patients(config)
+    what = "Futures" if config.mode == "forecast" else "Synthetic patients"
     return Outcome(
-        f"Synthetic patients: {folder}\n"
-        f"Next: python evaluate.py model={config.run_name}{_elsewhere(config)}"
+        f"{what}: {folder}\nNext: python evaluate.py model={folder.name}{_elsewhere(config)}"
     )
 
 

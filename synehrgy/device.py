@@ -25,9 +25,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def compute_type(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU that has it, else float32."""
-    # Compute capability 8 (Ampere) and newer; older cards only emulate it, slowly.
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    """bfloat16 where the device is fast at it, else float32."""
+    if device.type == "cpu":
+        # CPUs with matrix instructions for it.
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        # Compute capability 8 (Ampere) and newer; older cards only emulate it, slowly.
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -35,13 +39,9 @@ def training_type(precision: str, device: torch.device) -> torch.dtype:
     """The type of the products in training; weights and their updates are float32 always.
 
     Args:
-        precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device multiplies it fast:
-            newer GPUs, and CPUs with matrix instructions for it.
+        precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device multiplies it fast.
         device: where it is trained.
     """
-    if precision == "auto" and device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
     if precision == "auto":
         return compute_type(device)
     return torch.bfloat16 if precision == "bf16" else torch.float32

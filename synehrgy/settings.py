@@ -29,12 +29,15 @@ def setting(
     is_name: bool = False,
     is_path: bool = False,
     by_group: bool = False,
+    holds_rest: bool = False,
+    is_text: bool = False,
 ) -> Any:
     """A field with its meaning, its allowed values and a short name for the command line.
 
     ``is_name`` marks the name of a folder, which must not lead elsewhere; ``is_path`` a path, which
     is relative to the working directory in which the command was given, ``by_group`` one whose
-    default stands in the files of a group.
+    default stands in the files of a group, ``holds_rest`` a mapping that takes the keys which its
+    group does not have, ``is_text`` texts that may look like numbers.
     """
     metadata = {
         "help": help,
@@ -46,6 +49,8 @@ def setting(
         "is_name": is_name,
         "is_path": is_path,
         "by_group": by_group,
+        "holds_rest": holds_rest,
+        "is_text": is_text,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -405,11 +410,80 @@ class TrainConfig:
 
 
 @dataclass
+class RealDataSettings:
+    """Real patients, for what is taken from them; null: those that the model was trained on."""
+
+    path: str | None = setting(
+        None, "folder of the real cohort; null: the one that the model was trained on", is_path=True
+    )
+    # What else the files in configs/data say.
+    name: str | None = setting(None, "name of the data set", is_name=True)
+    source: str | None = setting(None, "how its raw files were read; decides nothing here")
+    raw_dir: str | None = setting(None, "folder of its raw files; decides nothing here")
+
+
+@dataclass
+class ConditionSettings:
+    """What is wanted of synthetic patients; ``condition.<covariate>=...`` asks for covariates."""
+
+    covariates: dict[str, Any] = setting(
+        {},
+        "of the first stay: condition.gender=F, condition.age=70-80, 70- or 72 (the bin of it)",
+        holds_rest=True,
+    )
+    labels: list[str] = setting([], "labels that the first stay has")
+    not_labels: list[str] = setting([], "labels that it does not have")
+    codes_any: list[str] = setting(
+        [], "codes of which it has one at least; '428*': all that begin so"
+    )
+    codes_all: list[str] = setting([], "codes that it has")
+    codes_none: list[str] = setting([], "codes that it does not have")
+    min_stays: int | None = setting(None, "stays of the patient, at least", minimum=1)
+    max_stays: int | None = setting(None, "stays of the patient, at most", minimum=1)
+    table: str | None = setting(
+        None,
+        "CSV or Parquet file, a row per wanted patient: columns are covariates and labels (0 or "
+        "1), empty cells are free",
+        is_path=True,
+    )
+    balance: str | None = setting(
+        None,
+        "label or code that a share of the patients has; weights.parquet undoes it",
+        is_text=True,
+    )
+    share: float = setting(0.5, "of condition.balance", above=0.0, maximum=1.0)
+    counterfactual: dict[str, Any] = setting(
+        {},
+        "pairs that share their random numbers; in the second this is changed: '{gender: F}'",
+    )
+    max_attempts: int = setting(10_000, "records begun for a patient, at most", minimum=1)
+    split: str | None = setting(
+        None,
+        "split of the real patients that fix_covars takes from (train) and forecasts are of (test)",
+        choices=("train", "val", "test"),
+    )
+    hours: float = setting(
+        24.0, "mode=forecast: hours of each stay that are known; 0: earlier stays only", minimum=0.0
+    )
+
+
+@dataclass
 class GenerateConfig:
-    """generate.py: a model to synthetic patients."""
+    """generate.py: a model to synthetic patients, or to futures of real ones."""
 
     run_name: str = setting(MISSING, "the trained run to sample from", alias="model", is_name=True)
-    n_samples: int = setting(1000, "patients to generate", minimum=1)
+    mode: str = setting(
+        "generate",
+        "whole patients, or forecast: futures of real stays",
+        choices=("generate", "forecast"),
+    )
+    n_samples: int | None = setting(
+        None,
+        "patients to generate; null: 1000, or a row of condition.table each. mode=forecast: stays "
+        "to ask about, at most; null: all of the split",
+        minimum=1,
+    )
+    n_resample: int = setting(100, "mode=forecast: futures of each stay", minimum=1)
     batch_size: int = setting(256, "patients sampled side by side, at most", minimum=1)
     seed: int = setting(0, "seed of the patients", minimum=0)
     temperature: float = setting(1.0, "below 1 safer, above 1 more varied", above=0.0)
@@ -440,12 +514,23 @@ class GenerateConfig:
         "labels that contradict the codes that define them: not sampled, or only counted",
         choices=("rule_out", "count"),
     )
-    fix_covars: bool = setting(
-        False, "take covariates and labels from real patients of the model's train split"
+    compile: str = setting(
+        "auto",
+        "compile the model: auto does so on a GPU",
+        choices=("auto", "True", "False"),
     )
-    format: str = setting("parquet", "csv adds a folder of CSV files", choices=("parquet", "csv"))
+    fix_covars: bool = setting(
+        False, "take covariates and labels of the first stay from real patients (condition.split)"
+    )
+    condition: ConditionSettings = group(ConditionSettings)
+    format: str = setting(
+        "parquet",
+        "besides the cohort: csv, meds, or benchmark (the folders of mimic3-benchmarks)",
+        choices=("parquet", "csv", "meds", "benchmark"),
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     overwrite: bool = setting(False, "replace synthetic patients made before")
+    data: RealDataSettings = group(RealDataSettings)
     paths: PathSettings = group(PathSettings)
 
 

@@ -55,16 +55,26 @@ def train_overrides(data: Path, saved_models: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
-def trained(cohort_folder, tmp_path_factory) -> Path:
-    """The folder of a small trained run; read it, do not write to it."""
+def _train(cohort_folder, saved_models, *more) -> Path:
     from synehrgy.training.loop import train
 
-    saved_models = tmp_path_factory.mktemp("saved_models")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_API_KEY", raising=False)
         patch.setattr("synehrgy.training.tracking.wandb_key", lambda: None)
-        return train(compose("train", train_overrides(cohort_folder, saved_models)))
+        return train(compose("train", train_overrides(cohort_folder, saved_models, *more)))
+
+
+@pytest.fixture(scope="session")
+def trained(cohort_folder, tmp_path_factory) -> Path:
+    """The folder of a small trained run; read it, do not write to it."""
+    return _train(cohort_folder, tmp_path_factory.mktemp("saved_models"))
+
+
+@pytest.fixture(scope="session")
+def forecaster(cohort_folder, tmp_path_factory) -> Path:
+    """The folder of a small run that was trained to forecast; read it, do not write to it."""
+    folder = tmp_path_factory.mktemp("forecasters")
+    return _train(cohort_folder, folder, "mode=fcast", "run_name=forecaster")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 
 # Leaves: they know nothing of any room.
-LEAVES = {"errors", "files", "provenance", "draws", "device", "settings"}
+LEAVES = {"errors", "files", "provenance", "draws", "device", "settings", "processes"}
 
 
 def imports(folder: Path) -> set[str]:

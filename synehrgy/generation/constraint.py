@@ -1,11 +1,22 @@
 """Which tokens may come next: grammar, memory, and an end that is always reached in time."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from synehrgy.tokenizer import Tokenizer
-from synehrgy.tokenizer.grammar import END, END_ADMISSION, END_CODES, PAD, START, UNREACHABLE
+from synehrgy.tokenizer.grammar import (
+    END,
+    END_ADMISSION,
+    END_CODES,
+    END_LABELS,
+    PAD,
+    START,
+    UNREACHABLE,
+)
 from synehrgy.tokenizer.quantities import Digits
 from synehrgy.tokenizer.segments import longest_head
 from synehrgy.tokenizer.tokenizer import system_kind
@@ -57,10 +68,10 @@ class Constraint:
         self.variable_of = to(grammar.variable[tokenizer.kind_of])
         self.is_time = to(is_time)
         self.is_code = to(grammar.is_code[tokenizer.kind_of])
-        self.has_once = bool(grammar.once_in_admission.any())
         self.n_variables = len(tokenizer.variables)
         self.free_series = grammar.once_in_timestep and self.n_variables > 0
         self.end_admission = tokenizer.token(END_ADMISSION)
+        self.end_labels = tokenizer.token(END_LABELS)
         self.start = tokenizer.token(START)
         # First token, number of tokens and rule of each covariate that has one.
         self.rules = [
@@ -73,7 +84,7 @@ class Constraint:
         self.n_labels = len(defined.tokens) if rule_out else 0
         self.label_tokens = to(defined.tokens)
         self.supported_by = to(defined.supported_by)
-        self._implied = to(defined.implied_by).float()
+        self.implied = to(defined.implied_by).float()
         self._supported = self.supported_by.float()
         too_late = _after_support(tokenizer, defined.supported_by) & defined.explained[:, None]
         self._too_late = to(too_late)
@@ -86,53 +97,52 @@ class Constraint:
         """
         return self.n_ctx - self._head - self._far - 3
 
-    def mask(self, state: "RecordState", length: int, last_segment: bool) -> tuple[Tensor, Tensor]:
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a record may go on in a second context."""
+        continues = self.tokenizer.settings.long_records == "continue"
+        return continues and self.longest_opening >= 1
+
+    def mask(
+        self, state: "RecordState", lengths: Tensor, last_segment: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Tokens that may come next.
 
         Args:
             state: of the records.
-            length: tokens in the context so far.
-            last_segment: whether the record must end within this context.
+            lengths: int64 [batch]; tokens in the context of each so far.
+            last_segment: bool [batch]; whether the record must end within this context.
 
         Returns:
             (mask, limited): bool [batch, vocabulary], at least one token in each row; and bool
             [batch], where the limit left fewer tokens than the record itself.
         """
-        mask = self._allowed[self.kind_of[state.last]] & self._not_contradicting(state)
-        if self.n_labels:
-            # A code of a label that the stay does not have. Ending the codes is always possible.
-            mask &= ~((~state.said).float() @ self._implied > 0)
-        if last_segment:
-            room = torch.full_like(state.run, self.n_ctx - length - 1)
-        else:
-            # The next context, which may be the last, begins with a head and what is begun here.
-            room = self.n_ctx - self._head - state.run - 2
+        mask = self._allowed[self.kind_of[state.last]] & state.possible
+        if self.free_series:
+            mask &= self._not_measured(state)
+        # The next context, which may be the last, begins with a head and what is begun here.
+        going_on = self.n_ctx - self._head - state.run - 2
+        room = torch.where(last_segment, self.n_ctx - lengths - 1, going_on)
         limited = room < self._far
-        if bool(limited.any()):
-            needed = self._to_end if last_segment else self._to_cut
-            fits = needed <= room[:, None]
-            if not last_segment:
-                fits |= self.is_time[state.last][:, None] & self._after_time
+        if self.some(limited):
+            may_go_on = ~last_segment[:, None]
+            fits = torch.where(may_go_on, self._to_cut, self._to_end) <= room[:, None]
+            fits |= may_go_on & self.is_time[state.last][:, None] & self._after_time
             limited &= (mask & ~fits).any(1)
             mask &= fits
         return mask, limited
 
-    def _not_contradicting(self, state: "RecordState") -> Tensor:
-        allowed = torch.ones(len(state.last), self.n_tokens, dtype=torch.bool, device=self.device)
-        if self.has_once:
-            allowed &= state.stated != state.admission[:, None]
-        for i, (first, size, _) in enumerate(self.rules):
-            index = torch.arange(size, device=self.device)
-            fits = (index >= state.low[i][:, None]) & (index <= state.high[i][:, None])
-            allowed[:, first : first + size] &= fits
-        if self.free_series:
-            used = state.measured == state.point[:, None]
-            # The digits of a number that is being written are no second value.
-            here = self.variable_of[state.last]
-            inside = torch.arange(self.n_variables, device=self.device) == here[:, None]
-            column = self.variable_of.clamp(min=0)
-            allowed &= ~((used & ~inside)[:, column] & (self.variable_of >= 0))
-        return allowed
+    def some(self, rows: Tensor) -> bool:
+        """Whether any row has something to do; on a GPU, which is not waited for, always."""
+        return rows.is_cuda or bool(rows.any())
+
+    def _not_measured(self, state: "RecordState") -> Tensor:
+        used = state.measured == state.point[:, None]
+        # The digits of a number that is being written are no second value.
+        here = self.variable_of[state.last]
+        inside = torch.arange(self.n_variables, device=self.device) == here[:, None]
+        column = self.variable_of.clamp(min=0)
+        return ~((used & ~inside)[:, column] & (self.variable_of >= 0))
 
     def instead(self, state: "RecordState", chosen: Tensor, mask: Tensor) -> Tensor:
         """Codes that are still missing where a record is about to leave a label unexplained.
@@ -154,6 +164,8 @@ class Constraint:
         """
         unexplained = state.said & ~state.explained
         due = unexplained & self._too_late[:, chosen].T
+        if not self.some(due):
+            return torch.zeros_like(mask)
         explaining = (due.float() @ self._supported > 0) & mask
         # Of labels of several systems, those of the first come first.
         in_time = explaining & ~(unexplained.float() @ self._too_late.float() > 0)
@@ -188,14 +200,11 @@ class RecordState:
             return torch.full(shape, value, dtype=kind, device=device)
 
         self.last = filled(constraint.start, n)
-        self.admission = filled(0, n, kind=torch.int32)
-        # Number of the admission in which a token was stated last.
-        n_stated = constraint.n_tokens if constraint.has_once else 0
-        self.stated = filled(-1, n, n_stated, kind=torch.int32)
+        # Tokens that contradict nothing that has been said.
+        self.possible = filled(True, n, constraint.n_tokens, kind=torch.bool)
         # Tokens since the last place where the record may be cut.
         self.run = filled(0, n)
-        self.low = [filled(0, n) for _ in constraint.rules]
-        self.high = [filled(size - 1, n) for _, size, _ in constraint.rules]
+        # Time points so far, and in which of them each variable was measured last.
         self.point = filled(0, n, kind=torch.int32)
         n_measured = constraint.n_variables if constraint.free_series else 0
         self.measured = filled(-1, n, n_measured, kind=torch.int32)
@@ -204,12 +213,33 @@ class RecordState:
         self.said = filled(False, n, constraint.n_labels, kind=torch.bool)
         self.explained = filled(False, n, constraint.n_labels, kind=torch.bool)
 
+    _PARTS = ("last", "possible", "run", "point", "measured", "waiting", "said", "explained")
+
+    @classmethod
+    def after(
+        cls, constraint: Constraint, beginnings: Sequence[NDArray[np.int64]]
+    ) -> "RecordState":
+        """The state of records that begin so."""
+        state = cls(constraint, len(beginnings))
+        lengths = np.array([len(tokens) for tokens in beginnings])
+        padded = np.zeros((len(beginnings), lengths.max(initial=0)), dtype=np.int64)
+        for row, tokens in enumerate(beginnings):
+            padded[row, : len(tokens)] = tokens
+        columns = torch.from_numpy(padded.T).to(constraint.device)
+        moving = torch.from_numpy(np.arange(padded.shape[1])[:, None] < lengths)
+        for column, rows in zip(columns, moving.to(constraint.device), strict=True):
+            state.advance(column, rows)
+        return state
+
     def keep(self, rows: Tensor) -> None:
         """Keep only these records (indices), in this order."""
-        for name in ("last", "admission", "stated", "run", "point", "measured", "waiting"):
+        for name in self._PARTS:
             setattr(self, name, getattr(self, name)[rows])
-        self.said, self.explained = self.said[rows], self.explained[rows]
-        self.low, self.high = ([part[rows] for part in parts] for parts in (self.low, self.high))
+
+    def replace(self, rows: Tensor, others: "RecordState") -> None:
+        """Put other records in the place of these (indices)."""
+        for name in self._PARTS:
+            getattr(self, name)[rows] = getattr(others, name)
 
     def advance(self, tokens: Tensor, moving: Tensor) -> None:
         """Add a token to each record.
@@ -222,26 +252,40 @@ class RecordState:
         after_time = c.is_time[self.last] & ~c.is_time[tokens]
         run = torch.where(after_time, 1, self.run + 1)
         self.run = torch.where(moving, torch.where(c.is_code[tokens], 0, run), self.run)
-        if c.has_once:
-            now = torch.where((c.once[tokens] & moving)[:, None], self.admission[:, None], -1)
-            self.stated.scatter_(1, at, torch.maximum(now, self.stated.gather(1, at)))
-        for i, (first, size, constant) in enumerate(c.rules):
-            index = tokens - first
-            mine = moving & (index >= 0) & (index < size)
-            self.low[i] = torch.where(mine, index, self.low[i])
-            if constant:
-                self.high[i] = torch.where(mine, index, self.high[i])
+        again = self.possible.gather(1, at) & ~(c.once[tokens] & moving)[:, None]
+        self.possible.scatter_(1, at, again)
+        self._keep_to_rules(tokens, moving)
         self.point += (c.is_time[tokens] & moving).int()
         if c.free_series:
             variable = c.variable_of[tokens]
             now = torch.where(((variable >= 0) & moving)[:, None], self.point[:, None], -1)
             column = variable.clamp(min=0)[:, None]
             self.measured.scatter_(1, column, torch.maximum(now, self.measured.gather(1, column)))
-        ended = (tokens == c.end_admission) & moving
-        self.admission += ended.int()
+        ended = ((tokens == c.end_admission) & moving)[:, None]
         if c.n_labels:
-            fresh = ended[:, None]
-            mine = moving[:, None]
-            self.said = (self.said | (mine & (at == c.label_tokens))) & ~fresh
-            self.explained = (self.explained | (mine & c.supported_by[:, tokens].T)) & ~fresh
+            self._follow_labels(tokens, moving)
+            self.said, self.explained = self.said & ~ended, self.explained & ~ended
+        if c.some(ended):
+            self.possible |= ended & c.once
         self.last = torch.where(moving, tokens, self.last)
+
+    def _keep_to_rules(self, tokens: Tensor, moving: Tensor) -> None:
+        """Rule out what would contradict a covariate that has just been stated."""
+        c = self._constraint
+        for first, size, constant in c.rules:
+            index = tokens - first
+            mine = moving & (index >= 0) & (index < size)
+            if c.some(mine):
+                steps = torch.arange(size, device=c.device) - index[:, None]
+                fits = steps == 0 if constant else steps >= 0
+                self.possible[:, first : first + size] &= fits | ~mine[:, None]
+
+    def _follow_labels(self, tokens: Tensor, moving: Tensor) -> None:
+        """Note labels and what explains them; after the labels, rule out codes of the others."""
+        c, mine = self._constraint, moving[:, None]
+        self.said = self.said | (mine & (tokens[:, None] == c.label_tokens))
+        self.explained = self.explained | (mine & c.supported_by[:, tokens].T)
+        complete = (tokens == c.end_labels) & moving
+        if c.some(complete):
+            contradicting = (~self.said).float() @ c.implied > 0
+            self.possible &= ~(contradicting & complete[:, None])

@@ -1,150 +1,121 @@
 """From a configuration to a synthetic cohort on disk."""
 
+import hashlib
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import psutil
-import torch
-from numpy.typing import NDArray
+import pandas as pd
 from tqdm import tqdm
 
-from synehrgy.cohort import Cohort, CohortWriter, export_csv, is_cohort, read_cohort
-from synehrgy.device import compute_type, pick_device
-from synehrgy.draws import Stream, uniforms
+from synehrgy.cohort import EXPORTS, CohortWriter, is_cohort
+from synehrgy.cohort.futures import GENERATION_FILE
+from synehrgy.device import compute_type
 from synehrgy.errors import UserError
 from synehrgy.files import write_json
-from synehrgy.generation.constraint import Constraint
-from synehrgy.generation.sampler import Sampling, sample
-from synehrgy.model import GPT, Cache
+from synehrgy.generation.conditions import Condition
+from synehrgy.generation.jobs import (
+    FIRST_ID,
+    WEIGHTS_FILE,
+    Job,
+    Options,
+    futures_job,
+    patients_job,
+    real_cohort,
+)
+from synehrgy.generation.parts import Parts, collect
+from synehrgy.generation.sampler import Sampling
+from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
-from synehrgy.settings import GenerateConfig
-from synehrgy.tokenizer import Tokenizer, decode, encode, label_contradictions
-from synehrgy.tokenizer.grammar import END_LABELS
-from synehrgy.training.checkpoint import Run, find_run, load_run
+from synehrgy.settings import ConditionSettings, GenerateConfig
+from synehrgy.training.checkpoint import MODEL_FILE, Run, find_run, load_run
 
-GENERATION_FILE = "generation.json"
-CSV_FOLDER = "csv"
+# Processes wait for the slowest, however long it takes.
+_PATIENCE = timedelta(days=30)
 
-# Above every identifier of MIMIC-III, MIMIC-IV and eICU, so that a synthetic patient is never
-# taken for a real one.
-FIRST_ID = 1_000_000_000
-
-# The cache of keys and values may take this share of the memory that is free.
-_CACHE_SHARE = 0.5
+# Settings that decide nothing about the records.
+_FREE = ("batch_size", "device", "format", "overwrite", "paths")
 
 
 def generate(config: GenerateConfig) -> Path:
-    """Sample patients from a trained run and write them as a cohort.
+    """Sample patients, or futures of real ones, from a trained run and write them as a cohort.
 
-    Writes ``<paths.synthetic>/<run>/``: the tables, generation.json (config, seed, versions,
-    counts, seconds) and, with ``format=csv``, a folder of CSV files.
+    Writes ``<paths.synthetic>/<run>/`` (of futures, ``<run>-24h/``): the tables, generation.json
+    (config, seed, versions, counts, seconds) and what the settings ask for besides. When it is
+    interrupted, the records so far are kept aside, and the same command goes on from them.
+
+    With ``torchrun`` each process samples a share of the patients.
 
     Returns:
         The folder of the cohort.
 
     Raises:
-        UserError: no such run, bins other than the model's, patients generated before.
+        UserError: no such run, bins other than the model's, patients generated before, or a
+            condition that cannot be met.
     """
     folder = find_run(Path(config.paths.saved_models), config.run_name)
-    out = Path(config.paths.synthetic) / config.run_name
+    out = Path(config.paths.synthetic) / folder_name(config)
     if is_cohort(out) and not config.overwrite:
         raise UserError(
             f"{out} already holds synthetic patients. overwrite=True replaces them; "
             "paths.synthetic=<folder> writes elsewhere."
         )
-    device = pick_device(config.device)
-    run = load_run(folder, device)
-    if run.config.get("mode") == "fcast":
-        raise UserError(
-            f"{config.run_name!r} was trained to forecast (mode=fcast), not to make whole "
-            "patients. Train a run with mode=generate."
-        )
-    bin_type = run.tokenizer.settings.bin_type
-    if config.bin_type not in (None, bin_type):
-        raise UserError(
-            f"bin_type={config.bin_type}, but the run {config.run_name!r} was trained with "
-            f"{bin_type} bins. Leave bin_type out, or train a run with "
-            f"preprocess.bin_type={config.bin_type}."
-        )
-    run.model.to(compute_type(device))
-    batch_size = min(config.batch_size, _rows_that_fit(run.model, device), config.n_samples)
-    if batch_size < min(config.batch_size, config.n_samples):
-        print(f"Sampling {batch_size} patients side by side: more may not fit in memory.")
-    prompts = _real_covariates(run, config.seed) if config.fix_covars else None
-    how = Sampling(config.temperature, config.top_k, config.top_p, config.repetition_penalty)
+    with world(config.device, _PATIENCE) as here:
+        run = load_run(folder, here.device)
+        _check_bins(run, config)
+        run.model.to(compute_type(here.device))
+        started, began = now(), time.perf_counter()
+        job, sources = _job(run, config)
+        plan = _plan(run, config, sources)
+        parts = Parts(out.with_name(f".{out.name}.parts"), plan, job.n, job.part_size)
+        here.first(parts.open)
+        _draw(job, parts, here)
+        # All parts are there when all processes are.
+        here.any(False)
 
-    counts: Counter[str] = Counter()
-    started, began = now(), time.perf_counter()
+        def complete(aside: Path) -> None:
+            for name, table in job.tables().items():
+                table.to_parquet(aside / name, index=False)
+            report = {
+                "config": asdict(config),
+                "seed": config.seed,
+                "started": started,
+                "seconds": round(time.perf_counter() - began, 1),
+                "device": str(here.device),
+                "processes": here.size,
+                "versions": versions(),
+                **sources,
+                **job.report(),
+            }
+            write_json(aside / GENERATION_FILE, report)
+            if config.format in EXPORTS:
+                EXPORTS[config.format](aside, aside / config.format)
 
-    def complete(aside: Path) -> None:
-        report = {
+        schema = replace(run.tokenizer.schema, name=out.name, source="synehrgy")
+        provenance = {
+            "model": config.run_name,
+            "trained_on": run.tokenizer.schema.name,
             "config": asdict(config),
             "seed": config.seed,
-            "started": started,
-            "seconds": round(time.perf_counter() - began, 1),
-            "device": str(device),
             "versions": versions(),
-            **counts,
         }
-        write_json(aside / GENERATION_FILE, report)
-        if config.format == "csv":
-            export_csv(aside, aside / CSV_FOLDER)
-
-    schema = replace(run.tokenizer.schema, name=config.run_name, source="synehrgy")
-    provenance = {
-        "model": config.run_name,
-        "trained_on": run.tokenizer.schema.name,
-        "config": asdict(config),
-        "seed": config.seed,
-        "versions": versions(),
-    }
-    next_stay = FIRST_ID
-    with (
-        CohortWriter(out, schema, provenance, complete) as writer,
-        tqdm(total=config.n_samples, desc="generating", unit="patient") as bar,
-    ):
-        for sampled in sample(
-            run.model,
-            run.tokenizer,
-            config.n_samples,
-            batch_size=batch_size,
-            how=how,
-            seed=config.seed,
-            prompts=prompts,
-            max_segments=config.max_segments,
-            rule_out_contradictions=config.label_contradictions == "rule_out",
-            progress=lambda n: bar.update(n),
-        ):
-            numbers = sampled.records.subject_ids
-            records = replace(sampled.records, subject_ids=numbers + FIRST_ID)
-            cohort = decode(
-                run.tokenizer,
-                records,
-                config.seed,
-                int(numbers[0]),
-                next_stay,
-                config.value_decoding,
-                independent=True,
-            )
-            writer.write(cohort.stays, cohort.codes, cohort.measurements)
-            next_stay += len(cohort.stays)
-            counts.update(
-                records=len(records),
-                tokens=len(records.tokens),
-                segments=sampled.n_segments,
-                forced_tokens=sampled.n_forced,
-                records_closed_by_limit=sampled.n_closed,
-            )
-            counts.update(label_contradictions(run.tokenizer, records))
-    print(summary(counts))
+        here.first(lambda: _assemble(job, parts, CohortWriter(out, schema, provenance, complete)))
+        if here.is_first:
+            print(summary(job.report()))
     return out
 
 
-def summary(counts: Mapping[str, int]) -> str:
+def folder_name(config: GenerateConfig) -> str:
+    """Name of the folder of a cohort: that of the run, and for futures the hours known."""
+    if config.mode == "forecast":
+        return f"{config.run_name}-{config.condition.hours:g}h"
+    return config.run_name
+
+
+def summary(counts: Mapping[str, Any]) -> str:
     """What was generated, and what the limits took from it, in words."""
     lines = [
         f"{counts['records']:,} patients, {counts['stays']:,} stays, {counts['tokens']:,} tokens "
@@ -152,6 +123,16 @@ def summary(counts: Mapping[str, int]) -> str:
         f"stays with a code that contradicts their labels: {counts['codes_without_label']:,}; with "
         f"a label that none of their codes explains: {counts['label_without_codes']:,}",
     ]
+    if counts["records_begun"] > counts["records"]:
+        lines.append(
+            f"condition: {counts['records_begun']:,} records were begun, "
+            f"{counts['acceptance_rate']:.2%} fulfilled it"
+        )
+    if "probability" in counts:
+        lines.append(f"probability of the condition under the model: {counts['probability']:.3g}")
+    if "share_without_balance" in counts:
+        share = counts["share_without_balance"]
+        lines.append(f"balanced: the model expects {share:.2%} to have it; see {WEIGHTS_FILE}")
     if counts["records_closed_by_limit"]:
         lines.append(
             f"{counts['records_closed_by_limit']:,} records were closed by the limit of their last "
@@ -160,61 +141,140 @@ def summary(counts: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
-def _rows_that_fit(model: GPT, device: torch.device) -> int:
-    free = psutil.virtual_memory().available
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    per_row = Cache.bytes_per_row(model.config, model.token_embedding.weight.dtype)
-    return max(1, int(_CACHE_SHARE * free / per_row))
-
-
-def _real_covariates(
-    run: Run, seed: int
-) -> Callable[[NDArray[np.int64]], Sequence[NDArray[np.int64]]]:
-    """Prompts that state covariates and labels of real first admissions, drawn at random.
-
-    They are read from the cohort that the model was trained on, because a model's folder holds no
-    patient's data.
-    """
-    path = Path(run.config["data"]["path"])
-    if not is_cohort(path):
+def _check_bins(run: Run, config: GenerateConfig) -> None:
+    bin_type = run.tokenizer.settings.bin_type
+    if config.bin_type not in (None, bin_type):
         raise UserError(
-            f"fix_covars=True draws from the cohort that the model was trained on, but {path} "
-            "holds no cohort any more."
-        )
-    grammar = run.tokenizer.grammar
-    constraint = Constraint(run.tokenizer, run.model.config.n_ctx, torch.device("cpu"))
-    room = run.model.config.n_ctx - int(grammar.distance[grammar.index(END_LABELS)])
-    if run.tokenizer.settings.long_records == "continue" and constraint.longest_opening > 0:
-        room = constraint.longest_opening
-    openings = [
-        opening
-        for opening in first_openings(run.tokenizer, read_cohort(path).select(split="train"))
-        if len(opening) <= room
-    ]
-    if not openings:
-        raise UserError(
-            f"fix_covars=True: no real patient's covariates and labels leave room for a record in "
-            f"the model's context of {run.model.config.n_ctx} tokens."
+            f"bin_type={config.bin_type}, but the run {config.run_name!r} was trained with "
+            f"{bin_type} bins. Leave bin_type out, or train a run with "
+            f"preprocess.bin_type={config.bin_type}."
         )
 
-    def prompts(patients: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
-        u = uniforms(seed, Stream.PROMPT, patients, 0)
-        return [openings[i] for i in (u * len(openings)).astype(np.int64)]
 
-    return prompts
-
-
-def first_openings(tokenizer: Tokenizer, cohort: Cohort) -> list[NDArray[np.int64]]:
-    """The tokens of each patient from ``<s>`` to the labels of the first admission."""
-    first = cohort.stays[cohort.stays["stay_index"] == 0].reset_index(drop=True)
-    empty = replace(
-        cohort, stays=first, codes=cohort.codes[:0], measurements=cohort.measurements[:0]
+def _job(run: Run, config: GenerateConfig) -> tuple[Job, dict[str, Any]]:
+    """What is to be done, and which files it was taken from."""
+    asked = config.condition
+    options = Options(
+        Sampling(config.temperature, config.top_k, config.top_p, config.repetition_penalty),
+        config.seed,
+        config.batch_size,
+        config.max_segments,
+        asked.max_attempts,
+        config.label_contradictions == "rule_out",
+        config.value_decoding,
+        run.model.token_embedding.weight.is_cuda
+        if config.compile == "auto"
+        else config.compile == "True",
     )
-    records = encode(tokenizer, empty)
-    end = tokenizer.token(END_LABELS)
-    openings = []
-    for i in range(len(records)):
-        record = records[i].astype(np.int64)
-        openings.append(record[: int(np.flatnonzero(record == end)[0]) + 1])
-    return openings
+    if config.mode == "forecast":
+        _refuse_conditions(config)
+    sources: dict[str, Any] = {}
+    if config.mode == "forecast" or config.fix_covars:
+        split = asked.split or ("test" if config.mode == "forecast" else "train")
+        path, real = real_cohort(run, config.data.path, split)
+        sources = {"real": str(path), "split": split}
+    if config.mode == "forecast":
+        job = futures_job(run, options, real, asked.hours, config.n_resample, config.n_samples)
+        return job, sources
+    return patients_job(
+        run,
+        options,
+        config.n_samples,
+        Condition(
+            **{name: getattr(asked, name) for name in Condition.__dataclass_fields__},
+        ),
+        table=read_table(Path(asked.table), _text_columns(run)) if asked.table else None,
+        table_name=asked.table or "",
+        balance=asked.balance,
+        share=asked.share,
+        counterfactual=asked.counterfactual,
+        real=real if config.fix_covars else None,
+    ), sources
+
+
+def _refuse_conditions(config: GenerateConfig) -> None:
+    given, default = asdict(config.condition), asdict(ConditionSettings())
+    of_futures = ("hours", "split", "max_attempts")
+    wrong = [f"condition.{k}" for k, v in given.items() if v != default[k] and k not in of_futures]
+    wrong += ["fix_covars"] * config.fix_covars
+    if wrong:
+        raise UserError(
+            f"mode=forecast continues real stays as they are, so {wrong[0]} has no place there. "
+            "condition.hours and condition.split choose what is known, and of whom."
+        )
+
+
+def _text_columns(run: Run) -> list[str]:
+    return [c.name for c in run.tokenizer.schema.covariates if c.kind == "categorical"]
+
+
+def read_table(file: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of wanted patients, CSV or Parquet.
+
+    Args:
+        file: to read.
+        text_columns: that are text, though they may look like numbers.
+
+    Raises:
+        UserError: no such file, or one that is not a table.
+    """
+    try:
+        if file.suffix == ".parquet":
+            return pd.read_parquet(file)
+        # A level may be called "NA" or "001".
+        types = dict.fromkeys(text_columns, str)
+        return pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as a table: {error}") from None
+
+
+def _plan(run: Run, config: GenerateConfig, sources: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides about the records: parts of the same plan can be put together."""
+    files = [run.path / MODEL_FILE]
+    if config.condition.table:
+        files.append(Path(config.condition.table))
+    if "real" in sources:
+        files += sorted(Path(sources["real"]).glob("*.parquet"))
+    weight = run.model.token_embedding.weight
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    return {
+        "config": settings,
+        "files": {file.name: hashlib.blake2b(file.read_bytes()).hexdigest() for file in files},
+        "numbers": f"{weight.dtype} on {weight.device.type}",
+        "versions": versions(),
+    }
+
+
+def _draw(job: Job, parts: Parts, here: World) -> None:
+    """Sample the parts that fall to this process and are not there yet."""
+    mine = [part for part in parts.numbers() if part % here.size == here.rank]
+    missing = [part for part in mine if not parts.has(part)]
+    patients = [patient for part in missing for patient in parts.patients(part)]
+    total = sum(len(parts.patients(part)) for part in mine)
+    if len(patients) < total:
+        print(f"Going on: {total - len(patients):,} of {total:,} patients are there already.")
+    whose = f" (process 1 of {here.size})" if here.size > 1 else ""
+    with tqdm(
+        total=total,
+        initial=total - len(patients),
+        desc=f"generating{whose}",
+        unit="patient",
+        disable=not here.is_first,
+    ) as bar:
+        try:
+            for _ in collect(job.draw(patients), parts):
+                bar.update()
+        except KeyboardInterrupt:
+            print("The patients so far are kept: the same command goes on from them.")
+            raise
+
+
+def _assemble(job: Job, parts: Parts, writer: CohortWriter) -> None:
+    """Decode all parts into the cohort."""
+    next_stay = FIRST_ID
+    with writer:
+        for drawn in tqdm(parts.read(), total=len(parts.numbers()), desc="decoding", unit="part"):
+            cohort = job.cohort(drawn, next_stay)
+            writer.write(cohort.stays, cohort.codes, cohort.measurements)
+            next_stay = int(cohort.stays["stay_id"].iloc[-1]) + 1
+    parts.remove()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synehrgy.model.attention import Packing, packed_attention
+from synehrgy.model.cached import cached_attention
 
 POSITIONS = ("learned", "rotary")
 NORMS = ("layer", "rms")
@@ -86,54 +87,69 @@ class GPTConfig:
         return self.n_kv_head or self.n_head
 
 
+# Prefixes are padded to a multiple of this, and batches of rows should be: matrix products of fewer
+# rows take other kernels, which round otherwise.
+BLOCK = 16
+
+# Keys and values of each layer, [key heads, positions, width of a head].
+Prefix = list[tuple[Tensor, Tensor]]
+
+
 class Cache:
     """Keys and values of past positions, so that a new token costs one position of work.
 
-    All rows of the batch are at the same position. The cache grows in blocks, because few records
-    are as long as the context and a full-length cache of a large batch would not fit in memory.
+    Each row of the batch has its own length and can begin anew at any time. It is allocated once.
+
+    Args:
+        config: of the model.
+        rows: of the batch.
+        device, dtype: of the model.
+        capacity: positions of each row; default the context.
 
     Attributes:
-        length: positions filled.
+        keys, values: of each layer, [rows, key heads, capacity, width of a head].
+        lengths: int64 [rows]; positions filled.
+        horizon: more than any of the lengths; a GPU looks no farther.
     """
 
-    BLOCK = 128
+    def __init__(
+        self,
+        config: GPTConfig,
+        rows: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        capacity: int | None = None,
+    ):
+        self.horizon = capacity or config.n_ctx
+        shape = (rows, config.key_heads, self.horizon, config.head_width)
 
-    def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype):
-        shape = (2, batch, config.key_heads, 0, config.head_width)
-        self.n_ctx = config.n_ctx
-        self.length = 0
-        # Keys (0) and values (1) of each layer, a tensor per layer: growing then needs room for
-        # one layer more, not for twice the cache.
-        self._layers = [torch.empty(shape, device=device, dtype=dtype)] * config.n_layer
+        # Zeros, because a masked place still is a factor, and 0 times NaN is NaN.
+        def zeros() -> list[Tensor]:
+            return [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+
+        self.keys, self.values = zeros(), zeros()
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
 
     @staticmethod
-    def bytes_per_row(config: GPTConfig, dtype: torch.dtype) -> int:
-        """Memory of one row of the batch at full context."""
+    def bytes_per_row(config: GPTConfig, dtype: torch.dtype, capacity: int | None = None) -> int:
+        """Memory of one row."""
         width = config.key_heads * config.head_width
-        return 2 * config.n_layer * config.n_ctx * width * dtype.itemsize
+        return 2 * config.n_layer * (capacity or config.n_ctx) * width * dtype.itemsize
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values [batch, head, new, width] of a layer; returns all so far."""
-        end = self.length + keys.shape[2]
-        if end > self._layers[layer].shape[3]:
-            self._grow(layer, end)
-        data = self._layers[layer]
-        data[0, :, :, self.length : end] = keys
-        data[1, :, :, self.length : end] = values
-        return data[0, :, :, :end], data[1, :, :, :end]
-
-    def _grow(self, layer: int, needed: int) -> None:
-        old = self._layers[layer]
-        shape = list(old.shape)
-        shape[3] = min(-(-needed // self.BLOCK) * self.BLOCK, self.n_ctx)
-        grown = old.new_empty(shape)
-        grown[..., : self.length, :] = old[..., : self.length, :]
-        self._layers[layer] = grown
+    def begin(self, row: int, prefix: Prefix | None) -> None:
+        """Let a row begin anew, after a prefix if there is one."""
+        length = prefix[0][0].shape[1] if prefix else 0
+        for layer, (keys, values) in enumerate(prefix or []):
+            self.keys[layer][row, :, :length] = keys
+            self.values[layer][row, :, :length] = values
+        self.lengths[row] = length
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch (indices), in this order."""
-        for i, data in enumerate(self._layers):
-            self._layers[i] = data[:, rows]
+        """Keep only these rows (indices), in this order."""
+        for parts in (self.keys, self.values):
+            for layer, part in enumerate(parts):
+                parts[layer] = part[rows]
+        self.lengths = self.lengths[rows]
 
 
 class Dropout(nn.Module):
@@ -239,16 +255,25 @@ class Attention(nn.Module):
         q, k = scored.split([config.n_head, config.key_heads], dim=-2)
         return q, k, v
 
-    def forward(self, x: Tensor, turns: Turns | None, cache: Cache | None, layer: int) -> Tensor:
-        """[batch, time, width] to the same shape; every row is a record, or goes on with one."""
+    def forward(self, x: Tensor, turns: Turns | None, kept: Prefix | None = None) -> Tensor:
+        """[batch, time, width] to the same shape; every row is a record.
+
+        Keys and values of the first row are added to ``kept``.
+        """
         q, k, v = (heads.transpose(1, 2) for heads in self._heads(x, turns))
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        # A single new token may look at all that is cached.
+        if kept is not None:
+            kept.append((k[0], v[0]))
         y = F.scaled_dot_product_attention(
-            *(q, k, v), is_causal=x.shape[1] > 1, enable_gqa=q.shape[1] != k.shape[1]
+            *(q, k, v), is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
         )
         return self.out(y.transpose(1, 2).reshape(x.shape))
+
+    def step(self, x: Tensor, turns: Turns | None, cache: Cache, layer: int) -> Tensor:
+        """[rows, width] to the same shape; each row is the next token of one in the cache."""
+        q, k, v = self._heads(x, turns)
+        keys, values = cache.keys[layer], cache.values[layer]
+        y = cached_attention(q, k, v, keys, values, cache.lengths, cache.horizon)
+        return self.out(y.reshape(x.shape))
 
     def packed(self, x: Tensor, turns: Turns | None, packing: Packing) -> Tensor:
         """[n, width] to the same shape; records one after the other.
@@ -345,32 +370,50 @@ class GPT(nn.Module):
         """Number of weights; those that are shared count once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, kept: Prefix | None = None) -> Tensor:
         """Last hidden states.
 
         Args:
             tokens: int64 [batch, time].
-            cache: of the positions before these; it is extended by these. A cache that already
-                holds positions takes one token at a time.
+            kept: a list that keys and values of the first row are added to.
 
         Returns:
             [batch, time, n_embd].
 
         Raises:
-            ValueError: positions beyond the context, or several tokens after cached ones.
+            ValueError: positions beyond the context.
         """
         time = tokens.shape[1]
-        past = cache.length if cache is not None else 0
-        if past + time > self.config.n_ctx:
-            raise ValueError(f"{past + time} positions in a context of {self.config.n_ctx}.")
-        if past and time > 1:
-            raise ValueError(f"{time} tokens at once after {past} cached positions.")
-        positions = torch.arange(past, past + time, device=tokens.device)
-        x, turns = self._embed(tokens, positions)
+        if time > self.config.n_ctx:
+            raise ValueError(f"{time} positions in a context of {self.config.n_ctx}.")
+        x, turns = self._embed(tokens, torch.arange(time, device=tokens.device))
+        for block in self._blocks:
+            x = block(x, partial(block.attention, turns=turns, kept=kept))
+        return self.norm(x)
+
+    def prefix(self, tokens: Tensor) -> Prefix:
+        """What a cache keeps of the first tokens of a record, int64 [n]."""
+        n = len(tokens)
+        kept: Prefix = []
+        # No token looks at the padding after it.
+        padding = max(min(-n % BLOCK, self.config.n_ctx - n), 0)
+        self.hidden(F.pad(tokens, (0, padding))[None], kept)
+        return [(keys[:, :n], values[:, :n]) for keys, values in kept]
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Last hidden states of the next token of each row.
+
+        Args:
+            tokens: int64 [rows].
+            cache: of the positions before these; it is extended by these. No row may be full.
+
+        Returns:
+            [rows, n_embd].
+        """
+        x, turns = self._embed(tokens, cache.lengths)
         for layer, block in enumerate(self._blocks):
-            x = block(x, partial(block.attention, turns=turns, cache=cache, layer=layer))
-        if cache is not None:
-            cache.length += time
+            x = block(x, partial(block.attention.step, turns=turns, cache=cache, layer=layer))
+        cache.lengths += 1
         return self.norm(x)
 
     def packed_hidden(self, tokens: Tensor, packing: Packing) -> Tensor:
@@ -414,6 +457,6 @@ class GPT(nn.Module):
         """Hidden states [..., n_embd] to logits [..., vocab_size]."""
         return F.linear(hidden, self.output_weight)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Token ids [batch, time] to logits [batch, time, vocab_size]."""
-        return self.logits(self.hidden(tokens, cache))
+        return self.logits(self.hidden(tokens))

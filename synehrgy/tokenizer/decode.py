@@ -29,7 +29,7 @@ def decode(
     tokenizer: Tokenizer,
     records: Records,
     seed: int = 0,
-    first_record: int = 0,
+    numbers: Ints | None = None,
     first_stay_id: int = 1,
     value_decoding: str = "empirical",
     independent: bool = False,
@@ -44,7 +44,7 @@ def decode(
         tokenizer: the one that the records were made with.
         records: sequences of the right form.
         seed: of the draws.
-        first_record: number of the first record, for the draws.
+        numbers: int64 [records]; numbers of the records, for the draws; default 0, 1, ...
         first_stay_id: stays are numbered from here.
         value_decoding: ``empirical``, ``uniform`` or ``center``; see ``Bins.decode``.
         independent: draw each number by itself, so that a patient does not depend on the others.
@@ -64,11 +64,12 @@ def decode(
             f"{len(faults)} of {len(records)} token sequences are no records; number "
             f"{faults[0].record}, token {faults[0].position}: {faults[0].reason}."
         )
+    numbers = np.arange(len(records)) if numbers is None else numbers
     chunks = records.chunks(CHUNK_TOKENS) if len(records) else [(0, records)]
     parts = []
     for start, part in chunks:
         decoder = _Decoder(
-            *(tokenizer, part, seed, first_record + start, first_stay_id),
+            *(tokenizer, part, seed, numbers[start : start + len(part)], first_stay_id),
             *(value_decoding, independent),
         )
         parts.append(decoder.run())
@@ -85,13 +86,13 @@ class _Decoder:
         tokenizer: Tokenizer,
         records: Records,
         seed: int,
-        first_record: int,
+        numbers: Ints,
         first_stay_id: int,
         how: str,
         independent: bool,
     ):
         self.tokenizer, self.records = tokenizer, records
-        self.seed, self.first_record = seed, first_record
+        self.seed, self.numbers = seed, numbers
         self.how, self.independent = how, independent
         grammar = tokenizer.grammar
         self.tokens = records.tokens.astype(np.int64)
@@ -156,7 +157,7 @@ class _Decoder:
         """One draw for all stays of a patient, so that age does not fall within its bin."""
         record = self.stay_record[stay]
         known, first = np.unique(record, return_index=True)
-        u = uniforms(self.seed, Stream.COVARIATE, known + self.first_record, covariate)
+        u = uniforms(self.seed, Stream.COVARIATE, self.numbers[known], covariate)
         if not self.independent:
             u = stratified(u, bins[first])
         of_record = np.zeros(len(self.records))
@@ -270,7 +271,7 @@ class _Decoder:
         """A uniform number for each of these positions."""
         record = np.searchsorted(self.records.offsets, at, side="right") - 1
         position = at - self.records.offsets[record]
-        return uniforms(self.seed, Stream.VALUE, record + self.first_record, position)
+        return uniforms(self.seed, Stream.VALUE, self.numbers[record], position)
 
     def _gap_hours(self, time: Ints, closing: Ints) -> tuple[Floats, Floats]:
         """Hours of each time point as the sum of its gaps, and of the last one of each stay."""
@@ -301,9 +302,7 @@ class _Decoder:
         )
         stay = self.stay[closing]
         minute = _sum_within(passed.astype(np.float64), stay)
-        u = uniforms(
-            self.seed, Stream.SECONDS, self.stay_record + self.first_record, self.stay_index
-        )
+        u = uniforms(self.seed, Stream.SECONDS, self.numbers[self.stay_record], self.stay_index)
         seconds = self.tokenizer.seconds.decode(
             np.zeros(self.n_stays, dtype=np.int64), u, "empirical"
         )

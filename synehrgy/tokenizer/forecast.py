@@ -123,6 +123,22 @@ class Forecasts:
         # Sums of hours are rounded: a minute's hair belongs to the window.
         return np.searchsorted(keys, stays * _FAR + hours + 1e-6, side="right")
 
+    def known_steps(self, stays: Ints, hours: NDArray[np.float64]) -> tuple[Ints, Ints]:
+        """Numbers of the first time point of stays, and of the first that is not known any more."""
+        first = self._steps_until(stays, np.full(len(stays), -1.0))
+        # Of no hours not even what is measured at admission is known.
+        return first, self._steps_until(stays, np.where(hours > 0, hours, -1.0))
+
+    def goes_on(self, stays: Ints, hours: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether stays have a time point after the hours that are known."""
+        _, until = self.known_steps(stays, hours)
+        return until < self._steps_until(stays, np.full(len(stays), _FAR / 2))
+
+    def window_end(self, stays: Ints, hours: NDArray[np.float64]) -> Ints:
+        """Where what is known of the series of stays ends in their records."""
+        first, until = self.known_steps(stays, hours)
+        return np.where(until > first, self._end_of(until - 1), self.codes_end[stays])
+
     def draw_windows(self, stays: Ints, seed: int, epoch: int) -> NDArray[np.float64]:
         """Hours that are known of each stay: one of ``WINDOWS`` that the series goes beyond."""
         last = self._steps_until(stays, np.full(len(stays), _FAR / 2)) - 1
@@ -148,10 +164,8 @@ class Forecasts:
         """
         own = self.covariates_end[stays] - self.begin[stays]
         window_start = self.codes_end[stays].copy()
-        before = self._steps_until(stays, np.full(len(stays), -1.0))
-        # Of no hours not even what is measured at admission is known.
-        until = self._steps_until(stays, np.where(hours > 0, hours, -1.0))
-        window_end = np.where(until > before, self._end_of(until - 1), window_start)
+        before, until = self.known_steps(stays, hours)
+        window_end = self.window_end(stays, hours)
         room = np.maximum(int(PROMPT_SHARE * n_ctx) - _MARKS - own, 0)
         is_long = window_end - window_start > room
         elapsed = np.full(len(stays), -1)

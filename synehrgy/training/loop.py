@@ -17,6 +17,7 @@ from tqdm import tqdm
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.model import GPT, GPTConfig
+from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
 from synehrgy.settings import TrainConfig, TrainSettings
 from synehrgy.tokenizer import (
@@ -40,7 +41,6 @@ from synehrgy.training.checkpoint import (
     weights_of,
 )
 from synehrgy.training.curves import draw_curves, unseen_tokens, warning
-from synehrgy.training.parallel import World, world
 from synehrgy.training.pretrained import start_from
 from synehrgy.training.resume import (
     CHECKPOINTS,

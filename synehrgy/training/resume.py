@@ -24,10 +24,10 @@ from torch import nn
 
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, read_yaml, write_json
+from synehrgy.processes import World
 from synehrgy.tokenizer.tokenizer import PARTS
 from synehrgy.training.checkpoint import load_weights, weights_of
 from synehrgy.training.optimiser import Optimiser
-from synehrgy.training.parallel import World
 
 CHECKPOINTS = "checkpoints"
 _PROGRESS, _WEIGHTS, _OPTIMISER = "progress.json", "model.safetensors", "optimiser.safetensors"

@@ -16,6 +16,7 @@ from synehrgy.device import training_type
 from synehrgy.draws import Stream, uniforms
 from synehrgy.errors import UserError
 from synehrgy.model import GPT, Loss, Packing, linear_cross_entropy
+from synehrgy.processes import World
 from synehrgy.settings import TrainConfig
 from synehrgy.tokenizer import TokenStore
 from synehrgy.tokenizer.forecast import Questions
@@ -24,7 +25,7 @@ from synehrgy.tokenizer.tokenizer import PARTS
 from synehrgy.training.augment import Augmentation
 from synehrgy.training.batches import Batch, Batcher, Plan, ahead_of_time, epoch_order
 from synehrgy.training.optimiser import Optimiser, learning_rate
-from synehrgy.training.parallel import World, distributed, keeping_gradients
+from synehrgy.training.parallel import distributed, keeping_gradients
 from synehrgy.training.resume import Progress
 
 # Tokens of a forward pass on a CPU, where more only fills the memory, and on a GPU.

@@ -1,7 +1,10 @@
 """From a run to a cohort on disk."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,8 +13,12 @@ import pytest
 from synehrgy.cli import compose
 from synehrgy.cohort import read_cohort
 from synehrgy.errors import UserError
+from synehrgy.files import REPOSITORY
 from synehrgy.generation import generate as module
-from synehrgy.generation.generate import FIRST_ID, first_openings, generate
+from synehrgy.generation import jobs
+from synehrgy.generation.generate import generate
+from synehrgy.generation.jobs import FIRST_ID, WEIGHTS_FILE, first_openings
+from synehrgy.generation.sampler import sample
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, encode, find_faults
 from synehrgy.training.loop import train
@@ -154,7 +161,7 @@ def test_fixed_covariates_that_leave_no_room_are_refused(cohort_folder, tmp_path
     module_room = longest + 3
     assert module_room <= 16
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "first_openings", lambda *_: [np.zeros(14, dtype=np.int64)])
+        patch.setattr(jobs, "first_openings", lambda *_: [np.zeros(14, dtype=np.int64)])
         with pytest.raises(UserError, match="leave room for a record"):
             generate(settings_for(folder, tmp_path / "none", "fix_covars=True"))
 
@@ -185,20 +192,267 @@ def test_patients_made_before_are_not_overwritten(trained, tmp_path):
     assert read_cohort(tmp_path / "tiny").n_patients == 3
 
 
-def test_an_interruption_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+def watch(monkeypatch, stop_after=None):
+    """Note the patients that are asked for; interrupt after so many are drawn."""
+    asked = []
+
+    def watched(model, tokenizer, patients, **how):
+        patients = [*patients]
+        asked.extend(patients)
+        for n, one in enumerate(sample(model, tokenizer, patients, **how)):
+            if n == stop_after:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(jobs, "sample", watched)
+    return asked
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of 8 patients, of which 20 make three."""
+    monkeypatch.setattr(jobs.Job, "part_size", 8)
+
+
+def interrupt(settings, after=14):
+    with pytest.MonkeyPatch.context() as patch:
+        asked = watch(patch, after)
+        with pytest.raises(KeyboardInterrupt):
+            generate(settings)
+    return asked
+
+
+TWENTY = ["n_samples=20", "batch_size=4"]
+
+
+def test_an_interrupted_generation_goes_on(trained, tmp_path, monkeypatch, small_parts, capsys):
+    expected = generate(settings_for(trained, tmp_path / "whole", *TWENTY))
+    settings = settings_for(trained, tmp_path / "a", *TWENTY)
+    assert interrupt(settings) == list(range(20))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".tiny.parts"]
+    there = sorted((tmp_path / "a" / ".tiny.parts").glob("*.parquet"))
+    assert 0 < len(there) < 3
+    before = [file.stat().st_mtime_ns for file in there]
+    capsys.readouterr()
+    n_there = sum(8 if int(file.stem) < 2 else 4 for file in there)
+    asked = watch(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        generate(settings)
+    assert len(asked) == 20 - n_there
+    assert [file.stat().st_mtime_ns for file in there] == before
+    asked = watch(monkeypatch)
+    out = generate(settings)
+    assert f"Going on: {n_there} of 20 patients are there already" in capsys.readouterr().out
+    assert len(asked) == 20 - n_there
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["tiny"]
+    assert same(out, expected)
+    reports = [json.loads((path / "generation.json").read_text()) for path in (out, expected)]
+    for name in ("records", "tokens", "segments", "records_begun", "stays", "acceptance_rate"):
+        assert reports[0][name] == reports[1][name]
+
+
+def test_all_that_is_drawn_is_decoded_after_an_interruption(trained, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "decode", interrupted)
+    settings = settings_for(trained, tmp_path / "a", "n_samples=10")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generate(settings)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".tiny.parts"]
+    asked = watch(monkeypatch)
+    out = generate(settings)
+    assert asked == []
+    assert same(out, generate(settings_for(trained, tmp_path / "b", "n_samples=10")))
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=3", "condition.gender=F", "temperature=0.9", "n_samples=21", "run_name"]
+)
+def test_parts_of_other_patients_are_thrown_away(
+    trained, tmp_path, monkeypatch, small_parts, change
+):
+    models = trained.parent
+    interrupt(settings_for(trained, tmp_path / "a", *TWENTY))
+    if change == "run_name":
+        # Another model of the same name.
+        models = tmp_path / "models"
+        shutil.copytree(trained, models / "tiny")
+        file = models / "tiny" / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-4] + bytes(4))
+    more = [f"paths.saved_models={models}", *([change] if "=" in change else [])]
+    asked = watch(monkeypatch)
+    out = generate(settings_for(trained, tmp_path / "a", *TWENTY, *more))
+    assert asked == list(range(21 if change == "n_samples=21" else 20))
+    assert same(out, generate(settings_for(trained, tmp_path / "b", *TWENTY, *more)))
+
+
+def test_parts_hold_for_any_batch_and_format(trained, tmp_path, monkeypatch, small_parts):
+    interrupt(settings_for(trained, tmp_path / "a", *TWENTY))
+    asked = watch(monkeypatch)
+    generate(settings_for(trained, tmp_path / "a", "n_samples=20", "batch_size=9", "format=csv"))
+    assert 0 < len(asked) < 20
+    assert (tmp_path / "a" / "tiny" / "csv" / "stays.csv").exists()
+
+
+def torchrun(overrides):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *(str(REPOSITORY / "generate.py"), *overrides),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        cwd=REPOSITORY,
+    )
+
+
+def overrides_for(trained, synthetic, *more):
+    folders = [f"paths.saved_models={trained.parent}", f"paths.synthetic={synthetic}"]
+    return ["model=tiny", *folders, "device=cpu", *more]
+
+
+def assert_same_bytes(first, second):
+    for name in ("stays", "codes", "measurements"):
+        file = f"{name}.parquet"
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["n_samples=270"],
+        # Of a single part one process has nothing to do.
+        ["n_samples=12", "condition.labels=[shock]"],
+        ["n_samples=270", "condition.balance=in_hospital_mortality", "condition.gender=F"],
+    ],
+)
+def test_two_processes_make_what_one_does(trained, tmp_path, more):
+    result = torchrun(overrides_for(trained, tmp_path / "two", *more))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Next: python evaluate.py") == 1
+    one = generate(settings_for(trained, tmp_path / "one", *more))
+    two = tmp_path / "two" / "tiny"
+    assert_same_bytes(two, one)
+    reports = [json.loads((path / "generation.json").read_text()) for path in (one, two)]
+    assert [report["processes"] for report in reports] == [1, 2]
+    own = {"config", "seconds", "started", "processes"}
+    assert {k: v for k, v in reports[0].items() if k not in own} == {
+        k: v for k, v in reports[1].items() if k not in own
+    }
+    assert [p.name for p in (tmp_path / "two").iterdir()] == ["tiny"]
+    if (one / WEIGHTS_FILE).exists():
+        assert (one / WEIGHTS_FILE).read_bytes() == (two / WEIGHTS_FILE).read_bytes()
+
+
+def test_two_processes_that_fail_leave_no_half_cohort(trained, tmp_path):
+    more = ["n_samples=300", "condition.codes_all=['4280','4019','E8788']"]
+    result = torchrun(
+        overrides_for(trained, tmp_path, *more, "condition.max_attempts=1", "batch_size=64")
+    )
+    assert result.returncode
+    assert "condition.max_attempts" in result.stderr
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_tables_do_not_depend_on_the_parts(trained, tmp_path, monkeypatch):
+    more = ["n_samples=30", "condition.balance=shock", "condition.share=0.2"]
+    expected = generate(settings_for(trained, tmp_path / "a", *more))
+    monkeypatch.setattr(jobs.Job, "part_size", 7)
+    out = generate(settings_for(trained, tmp_path / "b", *more, "batch_size=5"))
+    assert same(out, expected)
+    ours, theirs = (pd.read_parquet(path / WEIGHTS_FILE) for path in (out, expected))
+    assert ours.equals(theirs)
+    assert ours["has"].sum() == 6
+    assert ours["weight"].sum() == pytest.approx(30)
+
+
+def test_conditions_are_counted(trained, tmp_path):
+    more = ["condition.gender=F", "condition.age=50-", "condition.codes_any=['4280','99592']"]
+    out = generate(settings_for(trained, tmp_path, *more))
+    stays = read_cohort(out).stays
+    first = stays[stays["stay_index"] == 0]
+    assert (first["gender"] == "F").all()
+    assert (first["age"] > 50).all()
+    codes = read_cohort(out).codes
+    found = codes[codes["code"].isin(["4280", "99592"])]["stay_id"]
+    assert first["stay_id"].isin(found).all()
+    report = json.loads((out / "generation.json").read_text())
+    assert report["records"] == 40 < report["records_begun"]
+    assert report["acceptance_rate"] == 40 / report["records_begun"]
+    assert 0 < report["probability"] < report["acceptance_rate"]
+    assert report["config"]["condition"]["covariates"] == {"gender": "F", "age": "50-"}
+
+
+def test_as_many_patients_as_rows(trained, tmp_path):
+    table = tmp_path / "wanted.csv"
+    table.write_text("gender,shock\nF,1\nM,\nF,0\n")
+    one_each = [f"condition.table={table}", "n_samples=null"]
+    stays = read_cohort(generate(settings_for(trained, tmp_path / "a", *one_each))).stays
+    first = stays[stays["stay_index"] == 0]
+    assert first["gender"].tolist() == ["F", "M", "F"]
+    assert first["shock"].tolist()[::2] == [1, 0]
+    assert compose("generate", ["model=tiny"]).n_samples is None
+    table.write_text("gander\nF\n")
+    with pytest.raises(UserError, match=r"wanted\.csv: column 'gander'"):
+        generate(settings_for(trained, tmp_path / "b", *one_each))
+    with pytest.raises(UserError, match=r"nowhere\.csv cannot be read as a table"):
+        generate(settings_for(trained, tmp_path / "b", "condition.table=nowhere.csv"))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_parquet_table_of_other_content_makes_other_patients(
+    trained, tmp_path, monkeypatch, small_parts
+):
+    table = tmp_path / "wanted.parquet"
+    pd.DataFrame({"gender": ["F"]}).to_parquet(table)
+    settings = settings_for(trained, tmp_path / "a", *TWENTY, f"condition.table={table}")
+    interrupt(settings)
+    pd.DataFrame({"gender": ["M"]}).to_parquet(table)
+    stays = read_cohort(generate(settings)).stays
+    assert (stays["gender"] == "M").all()
+
+
+def test_a_thousand_patients_are_the_default(trained, tmp_path, monkeypatch):
+    asked = watch(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt):
-        generate(settings_for(trained, tmp_path))
-    assert list(tmp_path.iterdir()) == []
+        generate(settings_for(trained, tmp_path, "n_samples=null"))
+    assert asked == list(range(1000))
+
+
+@pytest.mark.parametrize("form", ["meds", "benchmark"])
+def test_other_formats_stand_beside_the_tables(trained, tmp_path, form):
+    out = generate(settings_for(trained, tmp_path, f"format={form}", "n_samples=6"))
+    assert any(path.is_file() for path in (out / form).rglob("*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    plain = generate(settings_for(trained, tmp_path / "plain", "n_samples=6"))
+    assert_same_bytes(out, plain)
+
+
+def test_a_format_that_fails_leaves_no_half_cohort(trained, tmp_path, monkeypatch):
+    def failing(cohort, folder):
+        folder.mkdir()
+        raise UserError("no such column")
+
+    settings = settings_for(trained, tmp_path, "format=meds", "n_samples=6")
+    with monkeypatch.context() as patch:
+        patch.setitem(module.EXPORTS, "meds", failing)
+        with pytest.raises(UserError, match="no such column"):
+            generate(settings)
+    assert [path.name for path in tmp_path.iterdir()] == [".tiny.parts"]
+    asked = watch(monkeypatch)
+    assert (generate(settings) / "meds").is_dir()
+    assert asked == []
 
 
 def test_a_batch_beyond_the_memory_is_made_smaller(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "_rows_that_fit", lambda model, device: 3)
+    monkeypatch.setattr(jobs, "rows_that_fit", lambda model: 3)
     out = generate(settings_for(trained, tmp_path, "n_samples=10"))
     assert "Sampling 3 patients side by side" in capsys.readouterr().out
+    monkeypatch.undo()
     assert same(out, generate(settings_for(trained, tmp_path / "b", "n_samples=10")))
 
 

@@ -1,12 +1,13 @@
 """The GPT: causal, the same with and without a cache, of the published size."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from synehrgy.model import GPT, Cache, GPTConfig, Packing, attention
+from synehrgy.model import BLOCK, GPT, Cache, GPTConfig, Packing, attention
 from synehrgy.model import gpt as model_gpt
 
 CONFIG = GPTConfig(vocab_size=50, n_ctx=300, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
@@ -27,10 +28,6 @@ def model():
 def tokens_of(batch, time, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(CONFIG.vocab_size, (batch, time), generator=generator)
-
-
-def new_cache(batch):
-    return Cache(CONFIG, batch, CPU, torch.float32)
 
 
 def close(a, b):
@@ -130,66 +127,214 @@ def test_rows_of_a_batch_do_not_see_each_other(model):
     close(model(tokens)[2:3], model(tokens[2:3]))
 
 
+def begun(model, records, lengths, dtype=torch.float32):
+    """A cache of records [rows, time], each of which has begun with so many tokens."""
+    cache = Cache(model.config, len(records), CPU, dtype)
+    for row, n in enumerate(lengths):
+        cache.begin(row, model.prefix(records[row, :n]) if n else None)
+    return cache
+
+
+def stepped(model, records, cache):
+    """Logits [rows, vocabulary] after the next token of each record; the cache moves on."""
+    at = cache.lengths.clone()
+    return model.logits(model.step(records[torch.arange(len(records)), at], cache))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("prefill", [1, 2, Cache.BLOCK, Cache.BLOCK + 1])
-def test_the_cache_gives_the_logits_of_the_full_pass(any_model, prefill):
+@pytest.mark.parametrize("prefill", [1, 2, BLOCK, BLOCK + 1])
+def test_steps_give_the_logits_of_the_full_pass_to_the_end_of_the_context(any_model, prefill):
     model = any_model
-    # To the very end of the context, and so over two growths of the cache.
     tokens = tokens_of(2, CONFIG.n_ctx)
     full = model(tokens)
-    cache = Cache(model.config, 2, CPU, torch.float32)
-    close(model(tokens[:, :prefill], cache), full[:, :prefill])
+    cache = begun(model, tokens, [prefill, prefill])
     for at in range(prefill, CONFIG.n_ctx):
-        close(model(tokens[:, at : at + 1], cache)[:, 0], full[:, at])
-    assert cache.length == CONFIG.n_ctx
+        close(stepped(model, tokens, cache), full[:, at])
+    assert cache.lengths.tolist() == [CONFIG.n_ctx] * 2
+
+
+@torch.no_grad()
+def test_rows_at_different_places_give_the_logits_of_the_full_pass(any_model):
+    """Also where a row begins anew while the others go on."""
+    model = any_model
+    records = tokens_of(4, 90)
+    full = model(records)
+    everyone = torch.arange(4)
+    cache = begun(model, records, [0, 1, 17, 64])
+    for step in range(26):
+        if step == 5:
+            cache.begin(0, None)
+        if step == 11:
+            cache.begin(3, model.prefix(records[3, :33]))
+            # Shorter than what stood there before.
+            cache.begin(2, model.prefix(records[2, :3]))
+        at = cache.lengths.clone()
+        close(stepped(model, records, cache), full[everyone, at])
+        assert torch.equal(cache.lengths, at + 1)
+    assert cache.lengths.tolist() == [21, 27, 18, 48]
+
+
+@torch.no_grad()
+def test_a_row_may_begin_with_another_record(model):
+    first, second = tokens_of(3, 60), tokens_of(3, 60, seed=2)
+    cache = begun(model, first, [20, 0, 50])
+    for _ in range(8):
+        stepped(model, first, cache)
+    cache.begin(2, model.prefix(second[2, :5]))
+    both = torch.stack([first[0], first[1], second[2]])
+    full = model(both)
+    for _ in range(20):
+        at = cache.lengths.clone()
+        close(stepped(model, both, cache), full[torch.arange(3), at])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n", [1, 15, 16, 17, CONFIG.n_ctx])
+def test_a_prefix_is_what_the_cache_would_keep_after_that_many_steps(any_model, n):
+    model = any_model
+    tokens = tokens_of(1, n)
+    cache = begun(model, tokens, [0])
+    for _ in range(n):
+        stepped(model, tokens, cache)
+    found = model.prefix(tokens[0])
+    assert len(found) == model.config.n_layer
+    for layer, parts in enumerate(found):
+        for part, held in zip(parts, (cache.keys[layer], cache.values[layer]), strict=True):
+            assert part.shape == (model.config.key_heads, n, model.config.head_width)
+            close(part, held[0, :, :n])
+
+
+def in_dtype(model, dtype):
+    return copy.deepcopy(model).to(dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prefix_is_the_same_to_the_last_bit_whatever_was_asked_before(any_model, dtype):
+    model = in_dtype(any_model, dtype)
+    lengths = [1, 5, 16, 40]
+    records = tokens_of(4, 60)
+    expected = [model.prefix(records[i, :n].clone()) for i, n in enumerate(lengths)]
+    cache = begun(model, records.flip(0), [7, 0, 50, 3], dtype)
+    for _ in range(3):
+        stepped(model, records.flip(0), cache)
+    for i in (2, 0, 3, 1):
+        found = model.prefix(records[i, : lengths[i]])
+        for mine, theirs in zip(found, expected[i], strict=True):
+            assert all(map(torch.equal, mine, theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_a_step_depends_on_no_other_to_the_last_bit(any_model, dtype):
+    assert_rows_are_independent(in_dtype(any_model, dtype), dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_the_published_model_are_independent_to_the_last_bit(dtype):
+    """Its matrices are large enough for the kernels that split them."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=5_115, n_ctx=64, n_layer=1)).eval().to(dtype)
+    assert_rows_are_independent(model, dtype, n_steps=2)
+
+
+def assert_rows_are_independent(model, dtype, n_steps=4):
+    """The same record gives the same logits in any place of batches of whole blocks."""
+    n_rows = 3 * BLOCK
+    records = tokens_of(n_rows, 40)
+    lengths = [i % 4 * 5 for i in range(n_rows)]
+    expected, cache = [], begun(model, records, lengths, dtype)
+    for _ in range(n_steps):
+        expected.append(stepped(model, records, cache))
+    generator = torch.Generator().manual_seed(3)
+    for n in (BLOCK, 2 * BLOCK):
+        rows = torch.randperm(n_rows, generator=generator)[:n]
+        cache = begun(model, records[rows], [lengths[i] for i in rows.tolist()], dtype)
+        for logits in expected:
+            assert torch.equal(stepped(model, records[rows], cache), logits[rows])
 
 
 @torch.no_grad()
 def test_the_cache_keeps_rows_in_the_order_asked_for(model):
     tokens = tokens_of(4, 140)
-    cache = new_cache(4)
-    model(tokens[:, :126], cache)
-    # Across the growth at 128 positions; a row may be kept twice.
+    cache = begun(model, tokens, [120, 0, 60, 126])
+    # A row may be kept twice.
     rows = torch.tensor([3, 0, 3])
     cache.keep(rows)
+    assert cache.lengths.tolist() == [126, 120, 126]
     full = model(tokens[rows])
-    for at in range(126, 140):
-        close(model(tokens[rows, at : at + 1], cache)[:, 0], full[:, at])
+    for _ in range(14):
+        at = cache.lengths.clone()
+        close(stepped(model, tokens[rows], cache), full[torch.arange(3), at])
+
+
+def held_by(cache):
+    """Bytes of keys and values."""
+    return sum(part.untyped_storage().nbytes() for part in (*cache.keys, *cache.values))
 
 
 @torch.no_grad()
-def test_the_cache_never_reserves_more_than_the_context(model):
-    cache = new_cache(3)
-    model(tokens_of(3, CONFIG.n_ctx), cache)
-    held = sum(data.numel() * data.element_size() for data in cache._layers)
-    assert held == 3 * Cache.bytes_per_row(CONFIG, torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cache_holds_its_bytes_per_row_and_never_grows(any_model, dtype):
+    model = in_dtype(any_model, dtype)
+    per_row = Cache.bytes_per_row(model.config, dtype)
+    width = model.config.key_heads * model.config.head_width
+    assert per_row == 2 * CONFIG.n_layer * CONFIG.n_ctx * width * dtype.itemsize
+    records = tokens_of(3, CONFIG.n_ctx)
+    cache = begun(model, records, [0, 290, 5], dtype)
+    places = [part.data_ptr() for part in (*cache.keys, *cache.values)]
+    assert held_by(cache) == 3 * per_row
+    for _ in range(10):
+        stepped(model, records, cache)
+    cache.begin(1, model.prefix(records[1, :70]))
+    assert held_by(cache) == 3 * per_row
+    assert places == [part.data_ptr() for part in (*cache.keys, *cache.values)]
+    cache.keep(torch.tensor([2]))
+    assert held_by(cache) == per_row
 
 
 @torch.no_grad()
-def test_a_short_record_reserves_one_block(model):
-    cache = new_cache(3)
-    model(tokens_of(3, 5), cache)
-    held = sum(data.numel() * data.element_size() for data in cache._layers)
-    assert held * CONFIG.n_ctx == 3 * Cache.bytes_per_row(CONFIG, torch.float32) * Cache.BLOCK
+def test_a_cache_of_fewer_positions_is_smaller_and_gives_the_same(model):
+    cache = Cache(CONFIG, 2, CPU, torch.float32, capacity=12)
+    assert held_by(cache) == 2 * Cache.bytes_per_row(CONFIG, torch.float32, 12)
+    assert 25 * held_by(cache) == 2 * Cache.bytes_per_row(CONFIG, torch.float32)
+    tokens = tokens_of(2, 12)
+    full = model(tokens)
+    for at in range(12):
+        close(stepped(model, tokens, cache), full[:, at])
+
+
+@pytest.fixture
+def nothing_is_there_by_chance():
+    """Memory that is not written holds no numbers, which by chance it mostly does."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("nothing_is_there_by_chance")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_read_only_what_was_written_also_the_way_of_a_gpu(any_model, dtype):
+    """Double precision goes that way, which is the general kernel behind a mask."""
+    model = in_dtype(any_model, dtype)
+    records = tokens_of(3, 60)
+    full = model(records)
+    cache = begun(model, records, [0, 17, 30], dtype)
+    cache.horizon = 45
+    for _ in range(14):
+        at = cache.lengths.clone()
+        close(stepped(model, records, cache), full[torch.arange(3), at])
 
 
 @torch.no_grad()
 def test_too_long_input_is_refused(model):
     with pytest.raises(ValueError, match="301 positions in a context of 300"):
         model(tokens_of(1, 301))
-    cache = new_cache(1)
-    model(tokens_of(1, 300), cache)
-    with pytest.raises(ValueError, match="301 positions"):
-        model(tokens_of(1, 1), cache)
-
-
-@torch.no_grad()
-def test_several_tokens_after_cached_ones_are_refused(model):
-    # They would not see each other causally.
-    cache = new_cache(1)
-    model(tokens_of(1, 5), cache)
-    with pytest.raises(ValueError, match="2 tokens at once after 5 cached"):
-        model(tokens_of(1, 2), cache)
+    with pytest.raises(ValueError, match="301 positions in a context of 300"):
+        model.prefix(tokens_of(1, 301)[0])
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,7 @@ def test_draws_of_a_patient_do_not_depend_on_the_batch():
         tokenizer,
         encode(tokenizer, cohort.select(subjects=[21])),
         seed=4,
-        first_record=11,
+        numbers=np.array([11]),
         independent=True,
         first_stay_id=int(whole.stays.loc[whole.stays["subject_id"] == 21, "stay_id"].iloc[0]),
     )

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from synehrgy.cli import compose
 from synehrgy.cohort import Covariate, Schema
 from synehrgy.errors import UserError
-from synehrgy.generation.sampler import sample
+from synehrgy.generation.sampler import as_records, sample
+from synehrgy.processes import World
 from synehrgy.settings import HyperParameters, TokenSettings
 from synehrgy.tokenizer import Tokenizer, as_preprocessed, find_faults, tokenise
 from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.checkpoint import find_run, load_run, save_model, weights_of
 from synehrgy.training.loop import as_trained, new_model, train
 from synehrgy.training.optimiser import learning_rate
-from synehrgy.training.parallel import World
 from synehrgy.training.trainer import Trainer
 from tests.cohorts import build, small_cohort, write
 from tests.conftest import train_overrides
@@ -361,8 +361,8 @@ def test_training_without_series_and_in_any_order(cohort_folder, tmp_path):
     run = load_run(folder, torch.device("cpu"))
     assert run.tokenizer.free_order == ["labels", "series"]
     assert run.config["train"]["mask_prob"] == 0.2
-    (batch,) = sample(run.model, run.tokenizer, 8, batch_size=8)
-    assert find_faults(run.tokenizer, batch.records) == []
+    drawn = list(sample(run.model, run.tokenizer, range(8), batch_size=8))
+    assert find_faults(run.tokenizer, as_records(run.tokenizer, drawn)) == []
 
 
 def test_half_precision_learns_as_well(cohort_folder, tmp_path):

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from synehrgy.cli import compose
 from synehrgy.errors import UserError
+from synehrgy.processes import World
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import tokenise
 from synehrgy.training.loop import as_trained, new_model, train
-from synehrgy.training.parallel import World
 from synehrgy.training.trainer import Objective, Trainer
 from tests.conftest import train_overrides
 

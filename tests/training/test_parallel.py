@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from synehrgy import processes
 from synehrgy.cli import compose
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
-from synehrgy.training import parallel
 from synehrgy.training.loop import train
 from tests.conftest import train_overrides
 
@@ -152,7 +152,7 @@ def test_what_one_process_refuses_the_others_do_not_bury(cohort_folder, tmp_path
 def test_a_single_gpu_is_no_place_for_several_processes(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="device=cuda:1: 2 processes"), parallel.world("cuda:1"):
+    with pytest.raises(UserError, match="device=cuda:1: 2 processes"), processes.world("cuda:1"):
         pass
 
 
@@ -163,6 +163,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
         pytest.raises(UserError, match=r"4 processes on 2 GPUs.*nproc_per_node"),
-        parallel.world("auto"),
+        processes.world("auto"),
     ):
         pass
