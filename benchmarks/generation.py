@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("--batch", type=int, default=64, help="records side by side")
-    parser.add_argument("--patients", type=int, default=256, help="patients that ours samples")
+    parser.add_argument("--patients", type=int, default=192, help="patients that ours samples")
     parser.add_argument("--reference", action="store_true", help="also time the usual way")
     parser.add_argument("--profile", action="store_true", help="also profile ours")
     ways = ("ours", "usual", "usual_filled")
