@@ -21,7 +21,7 @@ from synehrgy.generation.jobs import (
     futures_job,
     patients_job,
 )
-from synehrgy.generation.sampler import Drawn, Sampling
+from synehrgy.generation.sampler import Drawn
 from synehrgy.settings import ConditionSettings, GenerateConfig, check
 from synehrgy.training.checkpoint import Run, find_run, load_run
 
@@ -131,30 +131,18 @@ class SynEHRgy:
         Raises:
             UserError: a condition that cannot be met, or arguments that do not go together.
         """
-        check(
-            GenerateConfig(
-                run_name="run",
-                n_samples=n,
-                seed=seed,
-                batch_size=batch_size,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                repetition_penalty=repetition_penalty,
-                max_segments=max_segments,
-                label_contradictions=label_contradictions,
-                value_decoding=value_decoding,
-                condition=ConditionSettings(share=share, max_attempts=max_attempts),
-            )
-        )
-        options = Options(
-            Sampling(temperature, top_k, top_p, repetition_penalty),
-            seed,
-            batch_size,
-            max_segments,
-            max_attempts,
-            label_contradictions == "rule_out",
-            value_decoding,
+        options = self._options(
+            n_samples=n,
+            seed=seed,
+            batch_size=batch_size,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            max_segments=max_segments,
+            label_contradictions=label_contradictions,
+            value_decoding=value_decoding,
+            condition=ConditionSettings(share=share, max_attempts=max_attempts),
         )
         if condition is not None and not isinstance(condition, Condition):
             names = [covariate.name for covariate in self.tokenizer.schema.covariates]
@@ -210,19 +198,15 @@ class SynEHRgy:
             UserError: a model that was not trained to forecast (``mode=fcast``), or no stay to ask
                 about.
         """
-        check(
-            GenerateConfig(
-                run_name="run",
-                n_samples=n_stays,
-                n_resample=n_resample,
-                seed=seed,
-                batch_size=batch_size,
-                temperature=temperature,
-                max_segments=max_segments,
-                condition=ConditionSettings(hours=hours),
-            )
+        options = self._options(
+            n_samples=n_stays,
+            n_resample=n_resample,
+            seed=seed,
+            batch_size=batch_size,
+            temperature=temperature,
+            max_segments=max_segments,
+            condition=ConditionSettings(hours=hours),
         )
-        options = Options(Sampling(temperature), seed, batch_size, max_segments)
         job = futures_job(self.run, options, real, hours, n_resample, n_stays)
         cohort = _made(job, progress)
         tables = job.tables()
@@ -233,6 +217,12 @@ class SynEHRgy:
             predictions=tables[PREDICTIONS_FILE],
             next_values=tables[NEXT_VALUES_FILE],
         )
+
+    def _options(self, **settings: Any) -> Options:
+        """From settings of generate.py, which are checked as on the command line."""
+        config = GenerateConfig(run_name="run", **settings)
+        check(config)
+        return Options.of(config, self.run.model.token_embedding.weight.device)
 
 
 def _made(job: Job, progress: bool) -> Cohort:

@@ -68,9 +68,10 @@ class Condition:
         for name, value in parts.items():
             if name in known:
                 found["covariates"][name] = value
+            elif name.endswith("_stays") and name in names:
+                found[name] = value
             elif name in names:
-                is_list = not name.endswith("_stays") and not isinstance(value, (str, int))
-                found[name] = [*value] if is_list else value if "stays" in name else [value]
+                found[name] = [value] if isinstance(value, (str, int)) else [*value]
             else:
                 raise UserError(
                     f"{name!r} is neither a covariate nor a part of a condition."

@@ -27,7 +27,6 @@ from synehrgy.generation.jobs import (
     real_cohort,
 )
 from synehrgy.generation.parts import Parts, collect
-from synehrgy.generation.sampler import Sampling
 from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
 from synehrgy.settings import ConditionSettings, GenerateConfig
@@ -154,18 +153,7 @@ def _check_bins(run: Run, config: GenerateConfig) -> None:
 def _job(run: Run, config: GenerateConfig) -> tuple[Job, dict[str, Any]]:
     """What is to be done, and which files it was taken from."""
     asked = config.condition
-    options = Options(
-        Sampling(config.temperature, config.top_k, config.top_p, config.repetition_penalty),
-        config.seed,
-        config.batch_size,
-        config.max_segments,
-        asked.max_attempts,
-        config.label_contradictions == "rule_out",
-        config.value_decoding,
-        run.model.token_embedding.weight.is_cuda
-        if config.compile == "auto"
-        else config.compile == "True",
-    )
+    options = Options.of(config, run.model.token_embedding.weight.device)
     if config.mode == "forecast":
         _refuse_conditions(config)
     sources: dict[str, Any] = {}

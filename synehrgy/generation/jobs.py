@@ -42,6 +42,7 @@ from synehrgy.generation.sampler import (
     sample,
 )
 from synehrgy.model import BLOCK, GPT, Cache
+from synehrgy.settings import GenerateConfig
 from synehrgy.tokenizer import Tokenizer, decode, encode, label_contradictions
 from synehrgy.tokenizer.grammar import END_LABELS
 from synehrgy.training.checkpoint import Run
@@ -74,6 +75,20 @@ class Options:
     rule_out: bool = True
     value_decoding: str = "empirical"
     compiled: bool = False
+
+    @classmethod
+    def of(cls, config: GenerateConfig, device: torch.device) -> "Options":
+        """From settings, for a model on this device."""
+        return cls(
+            Sampling(config.temperature, config.top_k, config.top_p, config.repetition_penalty),
+            config.seed,
+            config.batch_size,
+            config.max_segments,
+            config.condition.max_attempts,
+            config.label_contradictions == "rule_out",
+            config.value_decoding,
+            device.type == "cuda" if config.compile == "auto" else config.compile == "True",
+        )
 
 
 class Job:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from synehrgy.generation.conditions import Condition, Wanted, wanted
 from synehrgy.generation.openings import MOST_OPENINGS, Openings, model_openings
 from synehrgy.generation.sampler import ATTEMPT, Drawn, Requests, Sampling
 from synehrgy.tokenizer import Tokenizer
+from synehrgy.tokenizer.grammar import Word
 from synehrgy.tokenizer.tokenizer import label_kind
 from synehrgy.training.checkpoint import Run
 
@@ -182,8 +184,6 @@ class Planner:
         self.run, self.how, self.seed, self.rule_out = run, how, seed, rule_out
         self.max_segments = max_segments
         self.real = real
-        self._own: Openings | None = None
-        self._told = False
 
     def alike(self, condition: Condition) -> Conditioned:
         """All patients fulfil the same condition."""
@@ -251,12 +251,12 @@ class Planner:
                 if value not in (0, 1):
                     raise UserError(f"condition.counterfactual: {name}={value} must be 0 or 1.")
                 part = Condition(labels=[name]) if value else Condition(not_labels=[name])
-                first, n = tokenizer.token(label_kind(name)), 2
+                word = Word.of(label_kind(name))
+                forbidden = wanted(tokenizer, part).forbidden
             else:
-                part = Condition(covariates={name: value})
-                word = tokenizer.covariate_word(name) if self._has(name) else None
-                first, n = (tokenizer.first_of(word), tokenizer.n_of(word)) if word else (0, 0)
-            forbidden = wanted(tokenizer, part).forbidden
+                forbidden = wanted(tokenizer, Condition(covariates={name: value})).forbidden
+                word = tokenizer.covariate_word(name)
+            first, n = tokenizer.first_of(word), tokenizer.n_of(word)
             left = [t for t in range(first, first + n) if not forbidden[t]]
             if len(left) != 1:
                 raise UserError(
@@ -278,16 +278,13 @@ class Planner:
                 raise UserError(_NO_PAIRS)
         return Conditioned(tokenizer, [variant], self.seed, changed=changed)
 
-    def _has(self, covariate: str) -> bool:
-        return covariate in [c.name for c in self.run.tokenizer.schema.covariates]
-
     def _variant(
         self, condition: Condition, share: float = 1.0, openings_needed: bool = False
     ) -> Variant:
         asked = wanted(self.run.tokenizer, condition, self.rule_out)
         openings = self.real
         if openings is None and (openings_needed or asked.forbidden.any()):
-            openings = self._openings()
+            openings = self._openings
         if openings is None:
             if openings_needed:
                 raise UserError(_NO_PAIRS)
@@ -305,13 +302,9 @@ class Planner:
             return Variant(asked, None, share)
         return Variant(asked, fitting, share)
 
+    @cached_property
     def _openings(self) -> Openings | None:
-        if not self._told:
-            self._own = model_openings(
-                *(self.run.model, self.run.tokenizer, self.how, self.max_segments)
-            )
-            self._told = True
-        return self._own
+        return model_openings(self.run.model, self.run.tokenizer, self.how, self.max_segments)
 
 
 def _of_row(condition: Condition, cells: Mapping[str, Any], covariates: list[str]) -> Condition:

@@ -407,7 +407,7 @@ def test_what_the_model_never_draws_is_refused_before_any_sampling(run, monkeypa
         for age in ("20-50", "50-90"):
             likeliest = Sampling(top_k=1)
             asked = Condition({"gender": gender, "age": age})
-            found = module.Planner(run, likeliest, 0, False)._openings()
+            found = module.Planner(run, likeliest, 0, False)._openings
             (only,) = (words(run.tokenizer, tokens) for tokens in found.tokens)
             inside = not wanted(run.tokenizer, asked).forbidden[found.tokens[0]].any()
             assert f"gender={gender}" in only or not inside
