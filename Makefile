@@ -25,7 +25,9 @@ demo: install
 	$(BIN)/python train.py data=simulated run_name=demo model=gpt_small overwrite=True \
 	    hparams.n_ctx=512 hparams.mini_batch=32 hparams.n_accum=1 train.epochs=4
 	$(BIN)/python generate.py model=demo n_samples=1400 overwrite=True
-	$(BIN)/python evaluate.py model=demo
+	$(BIN)/python preprocess.py data=simulated preprocess.profile=clinical data.simulation.seed=1 \
+	    data.name=oracle data.raw_dir=data/raw/oracle data.path=data/processed/oracle
+	$(BIN)/python evaluate.py model=demo preset=quick oracle=data/processed/oracle
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synehrgy.evaluation.api import evaluate
     from synehrgy.generation.api import SynEHRgy
 
 __version__ = "0.1.0"
-__all__ = ["SynEHRgy"]
+__all__ = ["SynEHRgy", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from synehrgy.generation.api import SynEHRgy
 
         return SynEHRgy
+    if name == "evaluate":
+        from synehrgy.evaluation.api import evaluate
+
+        return evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

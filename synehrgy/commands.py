@@ -89,10 +89,9 @@ def generate(config: GenerateConfig) -> Outcome:
 
 def evaluate(config: EvaluateConfig) -> Outcome:
     """A synthetic cohort against a real one, in ``paths.results/<run_name>``."""
-    from synehrgy.evaluation.evaluate import REPORT_FILE, summary
-    from synehrgy.evaluation.evaluate import evaluate as evaluate_cohort
+    from synehrgy.evaluation.evaluate import REPORT_FILE, evaluate_run, summary
 
-    folder, found = evaluate_cohort(config)
+    folder, found = evaluate_run(config)
     print(summary(found))
     return Outcome(f"Results: {folder}\nNext: open {folder / REPORT_FILE}")
 

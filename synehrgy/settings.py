@@ -354,6 +354,14 @@ class TrainSettings:
         maximum=1.0,
         alias="mask_prob",
     )
+    canaries: int = setting(
+        0,
+        "made-up patients to train on as well, so that an evaluation can measure what is memorised",
+        minimum=0,
+    )
+    canary_repeats: int = setting(
+        1, "how often each of them stands among the training records", minimum=0
+    )
 
 
 @dataclass
@@ -558,8 +566,25 @@ class EvaluateConfig:
     )
     split: str = setting(
         "test",
-        "split of the real cohort to compare with; futures are scored for the stays they continue",
-        choices=("train", "val", "test"),
+        "the real patients that no model was trained on; train is what all is compared with",
+        choices=("val", "test"),
+    )
+    preset: str = setting(
+        "full",
+        "quick: less of everything; full; all: with attacks that train shadow models",
+        choices=("quick", "full", "all"),
+    )
+    metrics: list[str] = setting(
+        [], "only these, such as [codes,utility]; empty: all of the preset"
+    )
+    max_patients: int | None = setting(
+        None, "of each cohort, at most; null: as the preset says", minimum=2
+    )
+    seed: int = setting(0, "seed of everything random", minimum=0)
+    show_real: bool = setting(
+        False,
+        "show some real patients beside synthetic ones: the report is then as confidential as the "
+        "data; simulated ones are always shown",
     )
     paths: PathSettings = group(PathSettings)
 

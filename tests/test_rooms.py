@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "model": set(),
     "training": {"tokenizer", "model"},
     "generation": {"cohort", "tokenizer", "model", "training.checkpoint"},
-    "evaluation": {"cohort"},
+    "evaluation": {"cohort", "tokenizer", "model", "training"},
 }
 
 # Leaves: they know nothing of any room.

@@ -139,7 +139,7 @@ def test_wrong_type_names_the_key(command, text):
         ("train", "train.mask_prob=1.5", "at most 1"),
         ("generate", "value_decoding=median", "empirical, uniform, center"),
         ("preprocess", "data.source=mimik3", "Did you mean 'mimic3'?"),
-        ("evaluate", "split=valid", "train, val, test"),
+        ("evaluate", "split=valid", "val, test"),
     ],
 )
 def test_value_out_of_range_names_key_value_and_what_is_allowed(command, text, allowed):

@@ -6,7 +6,7 @@ Real, simulated and synthetic patients all have this form.
 from collections.abc import Callable
 from pathlib import Path
 
-from synehrgy.cohort.benchmark import export_benchmark
+from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
 from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_parts, read_schema
@@ -38,6 +38,7 @@ __all__ = [
     "Label",
     "Schema",
     "Variable",
+    "check_benchmark",
     "export_benchmark",
     "export_csv",
     "export_meds",

@@ -69,11 +69,7 @@ def export_benchmark(cohort: Path, path: Path) -> list[Path]:
             a channel of another kind, level or unit, or ``path`` holds something else.
     """
     schema, _ = read_schema(cohort)
-    if MORTALITY not in (label.column for label in schema.labels):
-        raise UserError(
-            f"{cohort} has no label {MORTALITY!r}, which the tasks of the benchmark need."
-        )
-    check_series(schema)
+    check_benchmark(schema, str(cohort))
     tasks = [t for t in TASKS if t != "phenotyping" or schema.labels_of("phenotype")]
     lists: dict[str, list[pd.DataFrame]] = {task: [] for task in tasks}
     with new_folder(path, _is_ours) as folder:
@@ -90,6 +86,23 @@ def export_benchmark(cohort: Path, path: Path) -> list[Path]:
         for task in tasks:
             _write_lists(folder / task, lists[task], _phenotypes(schema))
     return [Path(path) / task / name for task in tasks for name in LISTS]
+
+
+def check_benchmark(schema: Schema, name: str) -> None:
+    """Refuse a schema that the benchmark has no place for.
+
+    Args:
+        schema: of the patients.
+        name: what to call them in the error.
+
+    Raises:
+        UserError: no label ``in_hospital_mortality``, or a channel of another kind, level or unit.
+    """
+    if MORTALITY not in (label.column for label in schema.labels):
+        raise UserError(
+            f"{name} has no label {MORTALITY!r}, which the tasks of the benchmark need."
+        )
+    check_series(schema)
 
 
 def _is_ours(path: Path) -> bool:

@@ -24,7 +24,7 @@ from synehrgy.cohort.futures import (
 from synehrgy.errors import UserError
 from synehrgy.evaluation import scores
 from synehrgy.evaluation.baseline import predict_label, window_features
-from synehrgy.evaluation.fidelity import check_same_schema
+from synehrgy.evaluation.rows import check_same_schema
 
 FUTURES, LIGHTGBM = "futures", "LightGBM"
 FORECASTERS = (FUTURES, LIGHTGBM)

@@ -107,7 +107,7 @@ class SynEHRgy:
         value_decoding: str = "empirical",
         progress: bool = True,
     ) -> SyntheticCohort:
-        """Synthetic patients; every argument has its setting of the same name in generate.py.
+        """Synthetic patients; arguments are settings of generate.py (``n``: n_samples).
 
         Args:
             n: patients; default 1,000, or a row of ``table`` each.

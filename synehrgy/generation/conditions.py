@@ -66,6 +66,8 @@ class Condition:
         known = [*schema_covariates]
         found: dict[str, Any] = {"covariates": dict(parts.pop("covariates", {}))}
         for name, value in parts.items():
+            if value is None and name not in known:
+                continue
             if name in known:
                 found["covariates"][name] = value
             elif name.endswith("_stays") and name in names:

@@ -77,9 +77,10 @@ class Futures(Requests):
         every = np.arange(len(forecasts))
         stays = every[forecasts.goes_on(every, np.full(len(every), float(hours)))]
         if not len(stays):
+            remedy = " Give fewer condition.hours." if hours > 0 else ""
             raise UserError(
                 f"No stay has a measurement after {hours:g} hours, so there is nothing to "
-                "forecast. Give fewer condition.hours."
+                f"forecast.{remedy}"
             )
         if n_stays is not None and n_stays < len(stays):
             stays = stays[np.arange(n_stays) * len(stays) // n_stays]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from synehrgy.cohort import EXPORTS, CohortWriter, is_cohort
+from synehrgy.cohort import EXPORTS, CohortWriter, check_benchmark, is_cohort
 from synehrgy.cohort.futures import GENERATION_FILE
 from synehrgy.device import compute_type
 from synehrgy.errors import UserError
@@ -65,6 +65,7 @@ def generate(config: GenerateConfig) -> Path:
     with world(config.device, _PATIENCE) as here:
         run = load_run(folder, here.device)
         _check_bins(run, config)
+        _check_format(run, config)
         run.model.to(compute_type(here.device))
         started, began = now(), time.perf_counter()
         job, sources = _job(run, config)
@@ -150,12 +151,25 @@ def _check_bins(run: Run, config: GenerateConfig) -> None:
         )
 
 
+def _check_format(run: Run, config: GenerateConfig) -> None:
+    """Refuse before, not after, everything was sampled."""
+    if config.format != "benchmark":
+        return
+    if config.mode == "forecast":
+        raise UserError(
+            "format=benchmark is of whole stays: futures have nothing of the hours that are known."
+        )
+    check_benchmark(run.tokenizer.schema, config.run_name)
+
+
 def _job(run: Run, config: GenerateConfig) -> tuple[Job, dict[str, Any]]:
     """What is to be done, and which files it was taken from."""
     asked = config.condition
     options = Options.of(config, run.model.token_embedding.weight.device)
     if config.mode == "forecast":
         _refuse_conditions(config)
+    else:
+        _refuse_idle(config)
     sources: dict[str, Any] = {}
     if config.mode == "forecast" or config.fix_covars:
         split = asked.split or ("test" if config.mode == "forecast" else "train")
@@ -192,6 +206,21 @@ def _refuse_conditions(config: GenerateConfig) -> None:
         )
 
 
+def _refuse_idle(config: GenerateConfig) -> None:
+    """Refuse what would be ignored: whoever gives it expects something of it."""
+    asked, default = config.condition, ConditionSettings()
+    idle = {
+        "condition.hours": asked.hours != default.hours,
+        "n_resample": config.n_resample != GenerateConfig.n_resample,
+        "condition.split": asked.split is not None and not config.fix_covars,
+        "condition.share": asked.share != default.share and asked.balance is None,
+    }
+    needs = {"condition.split": "fix_covars=True", "condition.share": "condition.balance"}
+    for name, is_given in idle.items():
+        if is_given:
+            raise UserError(f"{name} has no effect without {needs.get(name, 'mode=forecast')}.")
+
+
 def _text_columns(run: Run) -> list[str]:
     return [c.name for c in run.tokenizer.schema.covariates if c.kind == "categorical"]
 
@@ -225,9 +254,11 @@ def _plan(run: Run, config: GenerateConfig, sources: Mapping[str, Any]) -> dict[
         files += sorted(Path(sources["real"]).glob("*.parquet"))
     weight = run.model.token_embedding.weight
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    # More attempts may be asked for when some patients were too rare, without losing the others.
+    settings["condition"].pop("max_attempts")
     return {
         "config": settings,
-        "files": {file.name: hashlib.blake2b(file.read_bytes()).hexdigest() for file in files},
+        "files": {str(file): hashlib.blake2b(file.read_bytes()).hexdigest() for file in files},
         "numbers": f"{weight.dtype} on {weight.device.type}",
         "versions": versions(),
     }
@@ -253,7 +284,8 @@ def _draw(job: Job, parts: Parts, here: World) -> None:
             for _ in collect(job.draw(patients), parts):
                 bar.update()
         except KeyboardInterrupt:
-            print("The patients so far are kept: the same command goes on from them.")
+            kept = sum(len(parts.patients(part)) for part in mine if parts.has(part))
+            print(f"{kept:,} patients are kept: the same command goes on from them.")
             raise
 
 

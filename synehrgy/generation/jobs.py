@@ -1,5 +1,6 @@
 """What is to be generated: patients or futures, and how their records become tables."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -228,6 +229,7 @@ class FuturesJob(Job):
         self.futures, self.real = requests, real
         self.part_size = max(1, round(_PART / requests.n_each)) * requests.n_each
         self._tables: dict[str, list[pd.DataFrame]] = {}
+        self._n_stays = 0
 
     def _completed(self, drawn: Sequence[Drawn], cohort: Cohort) -> Cohort:
         patients = np.array([one.patient for one in drawn])
@@ -241,7 +243,12 @@ class FuturesJob(Job):
         }
         for name, rows in found.items():
             self._tables.setdefault(name, []).append(rows)
+        self._n_stays += len(cohort.stays)
         return cohort
+
+    def report(self) -> dict[str, Any]:
+        """What was counted: the stays of the futures, all else with what was known of them."""
+        return super().report() | {"stays": self._n_stays}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """What each future continues, and what they predict."""
@@ -343,6 +350,12 @@ def futures_job(
             f"{run.path.name!r} was trained to make whole patients, and can forecast only from the "
             "end of earlier admissions (condition.hours=0). Train a run with mode=fcast."
         )
+    if hours > 0 and not run.tokenizer.has_clock:
+        raise UserError(
+            f"{run.path.name!r} writes time in bins (preprocess.time=gap), which do not say what "
+            "was known after so many hours. Give condition.hours=0, or train with "
+            "preprocess.time=clock."
+        )
     records = encode(run.tokenizer, real)
     requests = Futures(
         *(run.tokenizer, records, hours, n_resample, run.model.config.n_ctx, forecaster, n_stays)
@@ -405,7 +418,10 @@ def real_cohort(run: Run, path: str | None, split: str) -> tuple[Path, Cohort]:
             f"{folder} holds no cohort"
             + ("." if path else " any more: the model was trained on it. Give data.path=<cohort>.")
         )
-    cohort = read_cohort(folder).select(split=split)
+    cohort = read_cohort(folder)
+    # A cohort of one's own need not have splits: then all are asked about.
+    if cohort.stays["split"].notna().any():
+        cohort = cohort.select(split=split)
     if not len(cohort.stays):
         raise UserError(f"{folder} has no patient in the split {split!r}: give condition.split.")
     return folder, cohort
@@ -417,5 +433,8 @@ def rows_that_fit(model: GPT) -> int:
     free = psutil.virtual_memory().available
     if weight.is_cuda:
         free = torch.cuda.mem_get_info(weight.device)[0]
+    else:
+        # Of torchrun: its processes share the memory.
+        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     per_row = Cache.bytes_per_row(model.config, weight.dtype)
     return max(BLOCK, int(_CACHE_SHARE * free / per_row) // BLOCK * BLOCK)

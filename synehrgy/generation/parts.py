@@ -57,8 +57,11 @@ class Parts:
         return range(part * self.size, min((part + 1) * self.size, self.n))
 
     def has(self, part: int) -> bool:
-        """Whether a part is there."""
-        return self._file(part).exists()
+        """Whether a part is there, and whole."""
+        try:
+            return bool(pq.read_metadata(self._file(part)).num_rows == len(self.patients(part)))
+        except (OSError, pa.ArrowInvalid):
+            return False
 
     def write(self, part: int, drawn: Sequence[Drawn]) -> None:
         """Keep a part, whole or not at all; patients in any order."""
@@ -68,6 +71,9 @@ class Parts:
         }
         aside = self.folder / f".{uuid.uuid4().hex[:8]}"
         pq.write_table(pa.table(columns), aside, compression="zstd")
+        # On the disk before it has its name: a power cut must not leave half of it.
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(aside, self._file(part))
 
     def read(self) -> Iterator[list[Drawn]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.draws import Stream, uniforms
-from synehrgy.errors import UserError
+from synehrgy.errors import UserError, nearest
 from synehrgy.generation.conditions import Condition, Wanted, wanted
 from synehrgy.generation.openings import MOST_OPENINGS, Openings, model_openings
 from synehrgy.generation.sampler import ATTEMPT, Drawn, Requests, Sampling
@@ -229,6 +229,15 @@ class Planner:
         """
         labels = [label.column for label in self.run.tokenizer.schema.labels]
         with_, without = ("labels", "not_labels") if by in labels else ("codes_all", "codes_none")
+        if by not in labels:
+            try:
+                wanted(self.run.tokenizer, Condition(codes_all=[by]))
+            except UserError:
+                hint = nearest(by, labels)
+                raise UserError(
+                    f"condition.balance={by}: the model knows no such label or code."
+                    + (hint if hint.startswith(" Did") else f" Labels: {', '.join(labels)}.")
+                ) from None
         variants = [
             self._variant(condition.and_also(**{with_: [by]}), share),
             self._variant(condition.and_also(**{without: [by]}), 1 - share),
@@ -246,7 +255,13 @@ class Planner:
         changed = np.arange(len(tokenizer.vocabulary))
         facts: list[tuple[int, int]] = []
         outcomes = [label.column for label in tokenizer.schema.labels_of("outcome")]
+        phenotypes = [label.column for label in tokenizer.schema.labels_of("phenotype")]
         for name, value in change.items():
+            if name in phenotypes:
+                raise UserError(
+                    f"condition.counterfactual: {name} is stated after the beginning, in which "
+                    "pairs differ. Covariates and outcomes can be changed."
+                )
             if name in outcomes:
                 if value not in (0, 1):
                     raise UserError(f"condition.counterfactual: {name}={value} must be 0 or 1.")

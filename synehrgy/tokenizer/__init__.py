@@ -1,7 +1,7 @@
 """Records to tokens and back: bins, vocabulary, grammar, encoding, decoding."""
 
 from synehrgy.tokenizer.decode import decode
-from synehrgy.tokenizer.encode import Records, encode
+from synehrgy.tokenizer.encode import Records, encode, joined
 from synehrgy.tokenizer.fitting import check_settings
 from synehrgy.tokenizer.grammar import Grammar
 from synehrgy.tokenizer.store import (
@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "encode",
     "find_faults",
+    "joined",
     "label_contradictions",
     "losses_report",
     "preprocess_tokens",

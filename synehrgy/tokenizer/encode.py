@@ -1,7 +1,7 @@
 """Cohort to tokens, vectorised over many patients at once."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -79,6 +79,18 @@ class Records:
             stop = max(full, start + 1)
             yield start, self.part(start, stop)
             start = stop
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Records of one tokenizer one after the other, in memory; counts are those of the first."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return replace(
+        parts[0],
+        tokens=np.concatenate([part.tokens for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        subject_ids=np.concatenate([part.subject_ids for part in parts]),
+        splits=np.concatenate([part.splits for part in parts]),
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Segments of records to packed batches."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from queue import Queue
@@ -64,6 +65,12 @@ class Batch:
             asked=self.asked[:0],
             asked_ahead=tuple(asked[:0] for asked in self.asked_ahead),
         )
+
+
+def trained_share(rows: Ints, ratio: float, seed: int) -> Ints:
+    """The records of the train split that a run trains on, ascending."""
+    chosen = np.random.default_rng(seed).permutation(rows)
+    return np.sort(chosen[: math.ceil(ratio * len(rows))])
 
 
 def epoch_order(chosen: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:

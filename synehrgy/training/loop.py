@@ -30,6 +30,8 @@ from synehrgy.tokenizer import (
 )
 from synehrgy.tokenizer.segments import without_series
 from synehrgy.tokenizer.tokenizer import FREE_LABELS, FREE_SERIES, PARTS
+from synehrgy.training.batches import trained_share
+from synehrgy.training.canaries import Canaries, make_canaries, plant
 from synehrgy.training.checkpoint import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -54,14 +56,18 @@ from synehrgy.training.tracking import Tracker
 from synehrgy.training.trainer import Trainer, diverged, perplexity
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, store: TokenStore | None = None) -> Path:
     """Train a model on the tokens of a cohort and keep the best weights.
 
     Writes ``<paths.saved_models>/<run_name>/``: config.yaml, tokenizer.json, model.json,
     model.safetensors (of the epoch with the lowest validation loss so far), metrics.jsonl (a line
     per epoch), learning_curve.png, run.json (what made the run; "finished" is null until it has)
-    and, until it has, checkpoints/ to resume from. Started by ``torchrun``, several processes train
-    one model together.
+    and, until it has, checkpoints/ to resume from. With ``train.canaries`` also canaries.parquet.
+    Started by ``torchrun``, several processes train one model together.
+
+    Args:
+        config: of the run.
+        store: tokens to train on, in place of those of ``config.data.path``.
 
     Returns:
         The folder of the run.
@@ -72,14 +78,19 @@ def train(config: TrainConfig) -> Path:
         KeyboardInterrupt: somebody stopped it; a checkpoint was saved before.
     """
     with world(config.device) as here:
-        return _train(config, here)
+        return _train(config, here, store)
 
 
-def _train(config: TrainConfig, here: World) -> Path:
-    data = Path(config.data.path)
-    # The others find the tokens made.
-    here.first(lambda: tokenise(data, as_preprocessed(data, config.preprocess)))
-    store = as_trained(tokenise(data, as_preprocessed(data, config.preprocess)), config.train)
+def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
+    if store is None:
+        data = Path(config.data.path)
+        # The others find the tokens made.
+        here.first(lambda: tokenise(data, as_preprocessed(data, config.preprocess)))
+        store = tokenise(data, as_preprocessed(data, config.preprocess))
+    store = as_trained(store, config.train)
+    canaries = _canaries(config, store)
+    if canaries is not None:
+        store = plant(store, canaries, config.train.canary_repeats)
 
     torch.manual_seed(config.seed)
     model = new_model(config, store.tokenizer).to(here.device)
@@ -99,6 +110,9 @@ def _train(config: TrainConfig, here: World) -> Path:
         f"{model.config.vocab_size:,}, on {here.device}{processes}"
     )
     print(trainer.describe())
+    if canaries is not None:
+        repeats = config.train.canary_repeats
+        print(f"canaries: {config.train.canaries:,} made-up patients, each {repeats:,} times")
     if losses := losses_report(store.records):
         print(losses)
     if unseen := unseen_tokens(store.tokenizer, trainer.tokens_seen()):
@@ -114,7 +128,7 @@ def _train(config: TrainConfig, here: World) -> Path:
             "n_parameters": n_parameters,
             "resumed": [],
         }
-        here.first(lambda: _begin(folder, config, store.tokenizer, about))
+        here.first(lambda: _begin(folder, config, store.tokenizer, about, canaries))
     else:
         here.first(lambda: write_json(folder / RUN_FILE, about))
 
@@ -131,12 +145,29 @@ def _train(config: TrainConfig, here: World) -> Path:
     return folder
 
 
-def _begin(folder: Path, config: TrainConfig, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
+def _canaries(config: TrainConfig, store: TokenStore) -> Canaries | None:
+    """The made-up patients of a run, the same ones each time; None if it is to have none."""
+    n = config.train.canaries
+    if not n:
+        return None
+    rows = trained_share(store.of_split("train"), config.train.ratio, config.seed)
+    return make_canaries(store.tokenizer, store.records, rows, n, config.seed)
+
+
+def _begin(
+    folder: Path,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    about: dict[str, Any],
+    canaries: Canaries | None,
+) -> None:
     # All at once, so that a run that is killed here can be resumed or does not exist.
     with new_folder(folder, replaceable=lambda _: False) as aside:
         save_config(aside, config)
         tokenizer.save(aside / TOKENIZER_FILE)
         write_json(aside / RUN_FILE, about)
+        if canaries is not None:
+            canaries.save(aside)
 
 
 def _resumed(trainer: Trainer, folder: Path) -> dict[str, Any] | None:

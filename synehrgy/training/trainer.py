@@ -23,7 +23,15 @@ from synehrgy.tokenizer.forecast import Questions
 from synehrgy.tokenizer.segments import Segments, cut_records
 from synehrgy.tokenizer.tokenizer import PARTS
 from synehrgy.training.augment import Augmentation
-from synehrgy.training.batches import Batch, Batcher, Plan, ahead_of_time, epoch_order
+from synehrgy.training.batches import (
+    Batch,
+    Batcher,
+    Plan,
+    ahead_of_time,
+    epoch_order,
+    trained_share,
+)
+from synehrgy.training.canaries import planted
 from synehrgy.training.optimiser import Optimiser, learning_rate
 from synehrgy.training.parallel import distributed, keeping_gradients
 from synehrgy.training.resume import Progress
@@ -159,8 +167,8 @@ class Trainer:
         augmentation = None
         if split == "train":
             augmentation = Augmentation(store.tokenizer, config.train, config.seed)
-            chosen = np.random.default_rng(config.seed).permutation(rows)
-            rows = np.sort(chosen[: math.ceil(config.train.ratio * len(rows))])
+            rows = trained_share(rows, config.train.ratio, config.seed)
+            rows = np.append(rows, planted(store.records))
         n_ctx = config.hparams.n_ctx
         plan: Plan
         if config.mode == "fcast":

@@ -11,7 +11,10 @@ import pytest
 from synehrgy import commands
 from synehrgy.cli import compose
 from synehrgy.cohort import read_cohort
-from tests.cohorts import write
+from synehrgy.evaluation.compare import compare
+from synehrgy.evaluation.metric import Effort
+from synehrgy.evaluation.rows import bench_of
+from tests.cohorts import small_cohort, write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "generation.md").read_text(encoding="utf-8")
@@ -36,6 +39,21 @@ def here(trained, forecaster, cohort_folder, tmp_path_factory):
     real.stays["los_hours"] += 50
     write(real, path / "data" / "processed" / "simulated")
     return path
+
+
+def test_a_metric_of_one_s_own():
+    """The page on evaluation shows how; what it shows measures what it says."""
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class " in b)
+    names = {}
+    exec(block, names)
+    real, synthetic = small_cohort(60), small_cohort(20, seed=1)
+    bench = bench_of(real, synthetic, effort=Effort(n_resamples=20))
+    found = compare(bench, [names["Readmission"]()], progress=False)
+    stays = bench.equal["synthetic"].stays
+    expected = (stays.groupby("subject_id").size() > 1).mean()
+    assert found.value("readmission/share") == pytest.approx(expected)
+    assert found.scores["low"].notna().all()
 
 
 def test_python(here, monkeypatch):

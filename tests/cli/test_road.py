@@ -85,7 +85,7 @@ def road(tmp_path_factory):
             cwd=here,
         ),
         run("generate.py", "model=first", *paths, "n_samples=30", "format=csv", cwd=here),
-        run("evaluate.py", "model=first", *paths, cwd=here),
+        run("evaluate.py", "model=first", "preset=quick", *paths, cwd=here),
     ]
     return here, said
 
@@ -102,7 +102,10 @@ def test_each_command_says_where_and_what_next(road):
     assert f"Synthetic patients: {here}/results/synthetic/first" in generated
     assert "Next: python evaluate.py model=first" in generated
     assert f"Results: {here}/results/results/first" in evaluated
-    assert "code_prevalence_r/union" in evaluated
+    for group in ("Validity and clinical consistency", "Fidelity", "Privacy"):
+        assert f"{group}: " in evaluated
+    assert "Left out: utility, because a cohort of 30 patients is too small" in evaluated
+    assert "consistency/any" in evaluated
 
 
 def test_results_are_where_they_were_asked_for_and_nowhere_else(road):
@@ -113,6 +116,7 @@ def test_results_are_where_they_were_asked_for_and_nowhere_else(road):
         *("tokenizer.json", "tokens"),
     }
     assert {path.name for path in (here / "results" / "results" / "first").iterdir()} == {
+        "figures",
         *("metrics.json", "report.html", "tables"),
     }
 
@@ -137,8 +141,9 @@ def test_a_run_can_be_evaluated_from_any_folder(road, tmp_path):
     """Paths were relative to the folder of the first command; the run remembers which."""
     here, _ = road
     paths = [f"paths.{name}={here}/results/{name}" for name in ("saved_models", "synthetic")]
-    said = run("evaluate.py", "model=first", *paths, "paths.results=~here", cwd=tmp_path)
-    assert "Heart Rate" in said
+    quick = ("preset=quick", "metrics=[structure]")
+    said = run("evaluate.py", "model=first", *quick, *paths, "paths.results=~here", cwd=tmp_path)
+    assert "structure/worst" in said
 
 
 def test_a_cohort_of_other_files_is_not_replaced(road):
@@ -271,10 +276,15 @@ def test_readme_commands_on_the_open_demo(tmp_path):
         *("fix_covars=False", "batch_size=1024", *paths, "n_samples=4", "format=csv"),
         cwd=tmp_path,
     )
-    said = run("evaluate.py", "model=synehrgy-mimic", *paths, cwd=tmp_path)
-    assert "Heart Rate" in said
-    metrics = json.loads((tmp_path / "results" / "synehrgy-mimic" / "metrics.json").read_text())
-    assert metrics["split"] == "test"
-    counts = {row["quantity"]: row for row in metrics["tables"]["counts"]}
-    assert counts["stays"]["real"] == 18
-    assert counts["patients"]["synthetic"] == 4
+    said = run("evaluate.py", "model=synehrgy-mimic", "preset=quick", *paths, cwd=tmp_path)
+    assert "consistency/any" in said
+    results = tmp_path / "results" / "synehrgy-mimic"
+    metrics = json.loads((results / "metrics.json").read_text())
+    real = read_cohort(tmp_path / "cohort").select(split="test")
+    assert len(real.stays) == 18
+    assert metrics["patients"]["test"] == real.n_patients
+    assert metrics["patients"]["synthetic"] == 4
+    # Real patients are people: none is shown.
+    shown = (results / "tables" / "examples_facts.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in shown[1:]} == {"synthetic"}
+    assert "Heart Rate" in (results / "tables" / "series_summary.csv").read_text()

@@ -33,7 +33,7 @@ def travel(here, raw, preprocess=(), train=(), generate=()):
         run("preprocess.py", *data, f"data.raw_dir={raw}", *preprocess, cwd=here),
         run("train.py", *data, "run_name=r", *SMALL, *PATHS, *train, cwd=here),
         run("generate.py", "model=r", "n_samples=30", *PATHS, *generate, cwd=here),
-        run("evaluate.py", "model=r", *PATHS, cwd=here),
+        run("evaluate.py", "model=r", "preset=quick", *PATHS, cwd=here),
     ]
     assert (here / "results" / "results" / "r" / "report.html").exists()
     tokenizer = Tokenizer.load(here / "results" / "saved_models" / "r" / "tokenizer.json")
@@ -170,7 +170,7 @@ def test_a_cohort_of_another_hospital(tmp_path):
     run("train.py", *data, "run_name=r", *SMALL, *PATHS, cwd=tmp_path)
     said = run("generate.py", "model=r", "n_samples=20", *PATHS, cwd=tmp_path)
     assert "20 patients" in said
-    run("evaluate.py", "model=r", *PATHS, cwd=tmp_path)
+    run("evaluate.py", "model=r", "preset=quick", *PATHS, cwd=tmp_path)
     cohort = read_cohort(tmp_path / "results" / "synthetic" / "r")
     assert cohort.schema.variables == schema.variables
     assert cohort.stays["los_hours"].isna().all()

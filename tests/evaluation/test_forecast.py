@@ -17,7 +17,7 @@ from synehrgy.commands import evaluate as evaluate_command
 from synehrgy.errors import UserError
 from synehrgy.evaluation import scores
 from synehrgy.evaluation.baseline import window_features
-from synehrgy.evaluation.evaluate import evaluate, summary
+from synehrgy.evaluation.evaluate import evaluate_run, summary
 from synehrgy.evaluation.forecast import score_forecasts
 from synehrgy.evaluation.forecast_report import write_forecast_report
 from tests.cohorts import build, cohorts, write
@@ -486,14 +486,14 @@ def test_the_command_knows_futures_and_where_they_come_from(folder, capsys):
     assert set(tables) == {"questions", "labels", "calibration", "next_values"}
     assert tables["labels"]["label"].tolist() == ["died", "died", "shock", "shock"]
 
-    by_folder = evaluate(
+    by_folder = evaluate_run(
         config_of(folder, f"synthetic={folder / 'synthetic/run'}", results="by_folder")
     )[1]
     assert by_folder.metrics == content["metrics"]
 
 
 def test_the_report_opens_without_network(folder):
-    out, _ = evaluate(config_of(folder, "model=run", results="report"))
+    out, _ = evaluate_run(config_of(folder, "model=run", results="report"))
     text = (out / "report.html").read_text()
     assert not re.search(r"<(link|script|img)|(src|href)=.http|url\(.?http", text)
     assert "<svg" in text
@@ -503,7 +503,9 @@ def test_the_report_opens_without_network(folder):
 
 def test_a_real_cohort_can_be_named(folder):
     write(real_cohort(90), folder / "elsewhere")
-    found = evaluate(config_of(folder, "model=run", f"real={folder / 'elsewhere'}", results="x"))
+    found = evaluate_run(
+        config_of(folder, "model=run", f"real={folder / 'elsewhere'}", results="x")
+    )
     assert json.loads((found[0] / "metrics.json").read_text())["real"] == str(folder / "elsewhere")
 
 
@@ -521,7 +523,7 @@ def test_what_is_missing_is_said(folder, noted, more, words):
     write_futures(*draw_futures(real_cohort(30), 2), folder / "synthetic" / "other", noted)
     more = [text.format(folder=folder) for text in more]
     with pytest.raises(UserError, match=words):
-        evaluate(config_of(folder, "model=other", *more, results="none"))
+        evaluate_run(config_of(folder, "model=other", *more, results="none"))
     assert not (folder / "none").exists()
 
 
@@ -530,4 +532,4 @@ def test_a_column_that_the_questions_lack(folder):
     faulty = questions.drop(columns="source_stay_id")
     write_futures(futures, faulty, folder / "synthetic" / "faulty", folder / "real")
     with pytest.raises(UserError, match="column 'source_stay_id' is missing"):
-        evaluate(config_of(folder, "model=faulty", results="none"))
+        evaluate_run(config_of(folder, "model=faulty", results="none"))

@@ -19,7 +19,7 @@ from synehrgy.cohort.futures import (
     read_questions,
 )
 from synehrgy.errors import UserError
-from synehrgy.evaluation.evaluate import evaluate
+from synehrgy.evaluation.evaluate import evaluate_run
 from synehrgy.generation import jobs
 from synehrgy.generation.futures import Futures
 from synehrgy.generation.generate import generate
@@ -30,7 +30,9 @@ from synehrgy.tokenizer import Tokenizer, decode, encode, find_faults
 from synehrgy.tokenizer.clock import to_minutes
 from synehrgy.tokenizer.grammar import END_COVARIATES, FORECAST, HISTORY, START
 from synehrgy.training.checkpoint import load_run
-from tests.cohorts import small_cohort
+from synehrgy.training.loop import train
+from tests.cohorts import small_cohort, write
+from tests.conftest import train_overrides
 from tests.generation.runs import noisy_run
 from tests.generation.test_sampler import untrained
 from tests.tokens import records_of, words
@@ -258,7 +260,7 @@ def test_a_folder_of_futures_is_scored(forecaster, cohort_folder, tmp_path, monk
     assert report["real"] == str(cohort_folder)
     assert report["split"] == "test"
     assert report["records"] == len(questions)
-    scored = evaluate(
+    scored = evaluate_run(
         compose(
             "evaluate",
             [
@@ -295,6 +297,33 @@ def test_conditions_on_futures_are_refused_not_ignored(forecaster, tmp_path):
 
 
 def test_a_forecaster_makes_no_whole_patients(forecaster, tmp_path):
-    with pytest.raises(UserError, match=r"'forecaster' was trained to forecast .* mode=forecast"):
+    with pytest.raises(UserError, match="no effect without mode=forecast"):
         generate(settings_for(forecaster, tmp_path, "mode=generate"))
     assert load_run(forecaster, CPU).config["mode"] == "fcast"
+
+
+def test_futures_have_no_benchmark(forecaster, tmp_path):
+    with pytest.raises(UserError, match="format=benchmark is of whole stays"):
+        generate(settings_for(forecaster, tmp_path, "format=benchmark"))
+
+
+def test_time_in_bins_cannot_tell_what_was_known(cohort_folder, tmp_path):
+    overrides = train_overrides(
+        *(cohort_folder, tmp_path / "models", "train.epochs=1", "mode=fcast", "run_name=gap"),
+        *("preprocess.time=gap",),
+    )
+    run = train(compose("train", overrides))
+    with pytest.raises(UserError, match=r"writes time in bins \(preprocess\.time=gap\)"):
+        generate(settings_for(run, tmp_path))
+    out = generate(settings_for(run, tmp_path, "condition.hours=0", "n_samples=2"))
+    assert len(read_questions(out)) == 8
+
+
+def test_a_cohort_without_splits_is_asked_about_whole(forecaster, cohort_folder, tmp_path):
+    cohort = read_cohort(cohort_folder)
+    cohort.stays["split"] = None
+    write(cohort, tmp_path / "mine")
+    out = generate(settings_for(forecaster, tmp_path, f"data.path={tmp_path / 'mine'}"))
+    asked = going_on(cohort, 2.0)
+    assert sorted(set(read_questions(out)["source_stay_id"])) == sorted(asked["stay_id"])
+    assert json.loads((out / "generation.json").read_text())["stays"] == len(read_cohort(out).stays)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from synehrgy.generation.sampler import sample
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, encode, find_faults
 from synehrgy.training.loop import train
-from tests.cohorts import small_cohort
+from tests.cohorts import small_cohort, write
 from tests.conftest import train_overrides
 
 
@@ -294,6 +295,62 @@ def test_parts_hold_for_any_batch_and_format(trained, tmp_path, monkeypatch, sma
     generate(settings_for(trained, tmp_path / "a", "n_samples=20", "batch_size=9", "format=csv"))
     assert 0 < len(asked) < 20
     assert (tmp_path / "a" / "tiny" / "csv" / "stays.csv").exists()
+
+
+def test_a_damaged_part_is_drawn_again(trained, tmp_path, monkeypatch, small_parts):
+    interrupt(settings_for(trained, tmp_path / "a", *TWENTY))
+    for file in (tmp_path / "a" / ".tiny.parts").glob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:50])
+    asked = watch(monkeypatch)
+    out = generate(settings_for(trained, tmp_path / "a", *TWENTY))
+    assert asked == list(range(20))
+    assert same(out, generate(settings_for(trained, tmp_path / "b", *TWENTY)))
+
+
+def test_more_attempts_lose_nothing(trained, tmp_path, monkeypatch, small_parts):
+    settings = [*TWENTY, "condition.gender=F"]
+    interrupt(settings_for(trained, tmp_path / "a", *settings))
+    asked = watch(monkeypatch)
+    generate(settings_for(trained, tmp_path / "a", *settings, "condition.max_attempts=20000"))
+    assert 0 < len(asked) < 20
+
+
+def test_an_interruption_says_how_many_are_kept(trained, tmp_path, small_parts, capsys):
+    interrupt(settings_for(trained, tmp_path / "a", *TWENTY), after=3)
+    said = capsys.readouterr().out
+    kept = len(list((tmp_path / "a" / ".tiny.parts").glob("*.parquet")))
+    assert kept == 0
+    assert "0 patients are kept" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "needs"),
+    [
+        ("condition.hours=12", "mode=forecast"),
+        ("n_resample=7", "mode=forecast"),
+        ("condition.split=test", "fix_covars=True"),
+        ("condition.share=0.3", "condition.balance"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(trained, tmp_path, given, needs):
+    with pytest.raises(UserError, match=f"{given.split('=')[0]} has no effect without {needs}"):
+        generate(settings_for(trained, tmp_path, given))
+
+
+def test_a_format_that_cannot_be_is_refused_before_anything_is_drawn(
+    tmp_path_factory, tmp_path, monkeypatch
+):
+    cohort = small_cohort(30)
+    schema = replace(cohort.schema, labels=cohort.schema.labels[1:])
+    stays = cohort.stays.drop(columns="in_hospital_mortality")
+    folder = tmp_path_factory.mktemp("cohort") / "no_outcome"
+    write(replace(cohort, schema=schema, stays=stays), folder)
+    overrides = train_overrides(folder, tmp_path / "models", "train.epochs=1")
+    run = train(compose("train", overrides))
+    asked = watch(monkeypatch)
+    with pytest.raises(UserError, match="no label 'in_hospital_mortality'"):
+        generate(settings_for(run, tmp_path, "format=benchmark", "n_samples=2"))
+    assert asked == []
 
 
 def torchrun(overrides):

@@ -210,8 +210,13 @@ def test_balance_within_a_condition(run):
     assert sum("shock" in texts_of(run, one) for one in drawn) >= 20
     with pytest.raises(UserError, match="asks for shock and excludes it"):
         planner(run).balanced(Condition(not_labels=["shock"]), "shock", 0.5)
-    with pytest.raises(UserError, match="no code 'shok'"):
+    with pytest.raises(UserError, match=r"no such label or code\. Did you mean 'shock'"):
         planner(run).balanced(Condition(), "shok", 0.5)
+
+
+def test_a_phenotype_cannot_be_what_pairs_differ_in():
+    with pytest.raises(UserError, match="shock is stated after the beginning"):
+        planner(noisy_run()).pairs(Condition(), {"shock": 1})
 
 
 TABLE = pd.DataFrame(

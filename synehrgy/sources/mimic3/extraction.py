@@ -20,6 +20,7 @@ from tqdm import tqdm
 from synehrgy.cohort import CodeSystem, CohortWriter, Covariate, Label, Schema, Variable
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
+from synehrgy.sources.marks import is_simulated
 from synehrgy.sources.mimic3.events import (
     MEASUREMENTS,
     REJECTED,
@@ -104,6 +105,7 @@ def extract(
             "profile": profile,
         },
         "splits": splits.rule,
+        "simulated": is_simulated(raw_dir),
         "versions": versions(),
         "sources": [
             {"file": table.file.name, "bytes": table.file.stat().st_size}

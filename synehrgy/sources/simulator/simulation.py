@@ -14,6 +14,7 @@ from tqdm import tqdm
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import new_folder, write_json
 from synehrgy.provenance import versions
+from synehrgy.sources.marks import MARK_FILE, is_simulated
 from synehrgy.sources.simulator.chance import BLOCK, generator
 from synehrgy.sources.simulator.charting import draw_chart
 from synehrgy.sources.simulator.codebook import load_codebook
@@ -33,7 +34,6 @@ from synehrgy.sources.simulator.writing import FORMATS, Writer, pack
 
 MAX_NOISE_SHARE = 0.95
 # Says that nobody in this folder ever lived, and that the folder may be replaced.
-MARK_FILE = "simulation.json"
 # What a stage's draws are numbered by; never renumbered, as seeds depend on it.
 _PEOPLE, _DIAGNOSES, _PROCEDURES, _COURSE, _CHART, _VALUES, _ROWS, _NOISE, _FACTS = range(9)
 
@@ -142,11 +142,6 @@ def simulate(
         content = {"simulated": settings, "rows": rows, "versions": versions()}
         write_json(folder / MARK_FILE, content)
     return SimulationSummary(path, file_format, {name: rows[name] for name in SCHEMAS})
-
-
-def is_simulated(path: Path) -> bool:
-    """Whether a simulation wrote a folder; the files' names are those of the real database."""
-    return (path / MARK_FILE).is_file()
 
 
 Job = tuple[int, list[tuple[int, int]], float, str]
