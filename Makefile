@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/python evaluate.py model=demo preset=quick oracle=data/processed/oracle
 
 test: install
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -276,8 +276,8 @@ class Across(Metric):
         ),
         "across/strong": Scale(
             "Strong associations, difference",
-            "The same over the associations that are clearly there in real stays (a correlation of "
-            "0.2 or more either way).",
+            "Mean absolute difference of the correlations that are clearly there in real stays "
+            "(0.2 or more either way).",
             "low",
             (0.0, 2.0),
             TEST,
@@ -286,7 +286,8 @@ class Across(Metric):
         ),
         "across/agreement": Scale(
             "Associations, agreement",
-            "Correlation of all these correlations with the real ones: 1 is the same pattern.",
+            "How alike the pattern of correlations between facts of different types is to the real "
+            "one: the correlation of the two, 1 for the same pattern.",
             "high",
             (-1.0, 1.0),
             TEST,

@@ -106,8 +106,8 @@ _SCALES = {
     ),
     "published/distances/code_wasserstein": Scale(
         "Code distances, Wasserstein, as published",
-        "The same by the heights of the two histograms, whatever distance they stand for: a number "
-        "that shifted distances need not change.",
+        "How far apart the heights of the two histograms of distances are, whatever distance they "
+        "stand for: a number that shifted distances need not change.",
         "low",
         (0.0, 1.0),
         0.0,

@@ -37,9 +37,10 @@ _N_SCORES = 512
 # Twentyfold: the end of the scale of a spread.
 _MOST_SPREAD = 3.0
 
-_MEAN = "mean over series."
-_WORST = "The same, of the series that is furthest off."
-_BY_VALUES = "The same, where each series weighs as much as it has real values."
+# Each is said of the mean over series, of the mean by their real values, and of the worst one.
+_MEAN = ": mean over series."
+_BY_VALUES = ": mean over series, each weighing as much as it has real values."
+_WORST = ": of the series that is furthest off."
 
 
 def _low(title: str, meaning: str, good: float, poor: float, most: float = float("inf")) -> Scale:
@@ -48,16 +49,18 @@ def _low(title: str, meaning: str, good: float, poor: float, most: float = float
 
 _KS = (
     "The share of values of a continuous series that lie on the wrong side of a threshold, at the "
-    f"worst threshold: {_MEAN}"
+    "worst threshold"
 )
 _WASSERSTEIN = (
     "How far the values of a continuous series have to move on average to be distributed as real "
-    f"ones, in real standard deviations: {_MEAN}"
+    "ones, in real standard deviations"
 )
 _SPREAD = (
-    "By what part a continuous series varies too little or too much: the absolute logarithm of its "
-    f"standard deviation over the real one, on the scale of ranks; {_MEAN}"
+    "By what part a continuous series varies too little or too much (the absolute logarithm of its "
+    "standard deviation over the real one, on the scale of ranks)"
 )
+_LEVELS = "The share of values of a categorical series that have the wrong level"
+_MISSING = "By how much the share of time points at which a series has no value is off"
 
 
 class Series(Metric):
@@ -68,33 +71,41 @@ class Series(Metric):
     group = "fidelity"
     needs = frozenset({"series"})
     scales = {
-        "series/ks": _low("Distribution of values", _KS, 0.03, 0.1, 1.0),
-        "series/ks_weighted": _low("Distribution, by values", _BY_VALUES, 0.03, 0.1, 1.0),
-        "series/ks_worst": _low("Distribution, worst series", _WORST, 0.08, 0.2, 1.0),
-        "series/wasserstein": _low("Distance of values", _WASSERSTEIN, 0.08, 0.2),
-        "series/wasserstein_weighted": _low("Distance, by values", _BY_VALUES, 0.08, 0.2),
-        "series/wasserstein_worst": _low("Distance, worst series", _WORST, 0.25, 0.5),
-        "series/spread": _low("Spread of values", _SPREAD, 0.05, 0.15, _MOST_SPREAD),
-        "series/spread_worst": _low("Spread, worst series", _WORST, 0.2, 0.5, _MOST_SPREAD),
+        "series/ks": _low("Distribution of values", _KS + _MEAN, 0.03, 0.1, 1.0),
+        "series/ks_weighted": _low("Distribution, by values", _KS + _BY_VALUES, 0.03, 0.1, 1.0),
+        "series/ks_worst": _low("Distribution, worst series", _KS + _WORST, 0.08, 0.2, 1.0),
+        "series/wasserstein": _low("Distance of values", _WASSERSTEIN + _MEAN, 0.08, 0.2),
+        "series/wasserstein_weighted": _low(
+            "Distance, by values", _WASSERSTEIN + _BY_VALUES, 0.08, 0.2
+        ),
+        "series/wasserstein_worst": _low(
+            "Distance, worst series", _WASSERSTEIN + _WORST, 0.25, 0.5
+        ),
+        "series/spread": _low("Spread of values", _SPREAD + _MEAN, 0.05, 0.15, _MOST_SPREAD),
+        "series/spread_worst": _low(
+            "Spread, worst series", _SPREAD + _WORST, 0.2, 0.5, _MOST_SPREAD
+        ),
         "series/levels": _low(
             "Levels of categorical series",
-            f"The share of values of a categorical series that have the wrong level: {_MEAN}",
+            _LEVELS + _MEAN,
             0.05,
             0.15,
             1.0,
         ),
-        "series/levels_worst": _low("Levels, worst series", _WORST, 0.1, 0.25, 1.0),
+        "series/levels_worst": _low("Levels, worst series", _LEVELS + _WORST, 0.1, 0.25, 1.0),
         "series/missing": _low(
             "Missing values",
-            "By how much the share of time points at which a series has no value is off: " + _MEAN,
+            _MISSING + _MEAN,
             0.01,
             0.04,
             1.0,
         ),
-        "series/missing_worst": _low("Missing values, worst series", _WORST, 0.05, 0.15, 1.0),
+        "series/missing_worst": _low(
+            "Missing values, worst series", _MISSING + _WORST, 0.05, 0.15, 1.0
+        ),
         "series/never": _low(
             "Series never measured",
-            f"By how much the share of stays without any value of a series is off: {_MEAN}",
+            f"By how much the share of stays without any value of a series is off{_MEAN}",
             0.03,
             0.1,
             1.0,
@@ -102,7 +113,7 @@ class Series(Metric):
         "series/values_per_stay": _low(
             "Values per stay",
             "The share of stays that have too many or too few values of a series, at the worst "
-            f"number: {_MEAN}",
+            f"number{_MEAN}",
             0.05,
             0.15,
             1.0,

@@ -51,6 +51,8 @@ _VERDICTS = {
         "they are.",
     },
 }
+# From which severity to which each light goes.
+_SEVERITIES = {"good": (-np.inf, 0.0), "fair": (0.0, 1.0), "poor": (1.001, np.inf)}
 
 
 def short(x: float) -> str:
@@ -128,9 +130,10 @@ def judged(scores: pd.DataFrame, scales: Mapping[str, Scale]) -> pd.DataFrame:
         if isinstance(aim, str):
             aim = values.get((score, aim), np.nan)
         aims.append(float(aim))
-        severity = np.nan if light not in LIGHTS else _severity(scale, value, float(aim))
-        # One whose interval reaches what is good is fair, however far off it is.
-        severities.append(min(severity, 1.0) if light == "fair" else severity)
+        # The light has the last word: one whose interval reaches what is good is fair, however far
+        # off it is.
+        low, high = _SEVERITIES.get(light, (np.nan, np.nan))
+        severities.append(np.clip(_severity(scale, value, float(aim)), low, high))
     return known.assign(aim=np.array(aims, float), severity=np.array(severities, float))
 
 
