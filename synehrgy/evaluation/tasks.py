@@ -28,7 +28,9 @@ TRAINED_ON = (SYNTHETIC, ORACLE, MARGINALS, TRAIN)
 MIN_STAYS = 10
 
 # Patients of each row that are learnt from, at most: more take long and change no comparison.
-MOST_LEARNERS, _MOST_QUICK = 1000, 750
+MOST_LEARNERS, _MOST_QUICK = 800, 750
+# Repetitions of rows that are there for comparison, at most.
+_REFERENCE_SEEDS = 3
 # The share of a training set that each repetition learns from.
 SUBSAMPLE = 0.8
 
@@ -224,7 +226,10 @@ def learners(bench: Bench, row: str) -> NDArray[np.bool_]:
     smallest = min(len(bench.rows[name]) for name in TRAINED_ON if name in bench.rows)
     n = min(smallest, _MOST_QUICK if bench.effort.quick else MOST_LEARNERS)
     mixed = np.random.default_rng(bench.seed).permutation(patients)[:n]
-    chosen = np.zeros((bench.effort.n_seeds, patients), dtype=bool)
+    n_seeds = bench.effort.n_seeds
+    if row not in (SYNTHETIC, TRAIN):
+        n_seeds = min(n_seeds, _REFERENCE_SEEDS)
+    chosen = np.zeros((n_seeds, patients), dtype=bool)
     for seed, mine in enumerate(chosen):
         drawn = np.random.default_rng([bench.seed, seed]).permutation(mixed)
         mine[drawn[: max(int(n * SUBSAMPLE), 1)]] = True

@@ -34,6 +34,8 @@ _SEES = {CODES: "their codes", SERIES: "their series", ALL: "everything that is 
 _N_FOLDS, _N_FOLDS_QUICK = 5, 2
 _MOST_CODES = 300
 _N_SHOWN = 20
+# Patients a side, at most: more take longer and are told apart hardly better.
+_MOST = 2500
 # Of fewer patients a side the classifier learns nothing, whatever they are.
 _FEWEST = 50
 _ROC_POINTS = 101
@@ -82,7 +84,7 @@ class TwoSample(Metric):
 
     def measure(self, bench: Bench, row: str) -> Found:
         """Tell equally many train patients and patients of the row apart."""
-        real = bench.train.sample(bench.n_equal, bench.seed)
+        real = bench.train.sample(min(bench.n_equal, _MOST), bench.seed)
         other = bench.equal[row].sample(len(real), bench.seed)
         n_folds = min(_N_FOLDS_QUICK if bench.effort.quick else _N_FOLDS, len(real))
         sides = Sides.of(real, other, n_folds, bench.seed)

@@ -52,11 +52,10 @@ SHARES = (0.1, 0.2, 0.5, 1.0)
 # Settings of augmentation: a share of the real patients with and without those of the row.
 BESIDE, ALONE = "synthetic and real", "real alone"
 
-# What takes most of the time, and how much of it is done: of rows that are there for comparison
-# fewer repetitions, and synthetic beside real patients for the most frequent phenotypes only.
-_REFERENCE_SEEDS = 3
+# What takes most of the time, and how much of it is done: synthetic beside real patients for the
+# most frequent phenotypes only.
 _AUGMENTED_SEEDS = 5
-_AUGMENTED_LABELS = 5
+_AUGMENTED_LABELS = 3
 _QUICK_LABELS = 8
 # Resamples of the test patients, at most.
 _MOST_RESAMPLES = 100
@@ -393,8 +392,6 @@ _LEARNT: WeakKeyDictionary[Patients, dict[tuple[object, ...], list[Boosted]]] = 
 def _learn(bench: Bench, row: str, kind: str, columns: NDArray[np.int64]) -> list[Boosted]:
     """The models of a row, one for each repetition; of the train split they are kept."""
     chosen = learners(bench, row)
-    if row not in (SYNTHETIC, TRAIN):
-        chosen = chosen[:_REFERENCE_SEEDS]
     kept = _LEARNT.setdefault(bench.train, {}) if row == TRAIN else {}
     key = (kind, columns.tobytes(), chosen.tobytes())
     if key not in kept:
