@@ -299,6 +299,9 @@ def test_conditions_on_futures_are_refused_not_ignored(forecaster, tmp_path):
 def test_a_forecaster_makes_no_whole_patients(forecaster, tmp_path):
     with pytest.raises(UserError, match="no effect without mode=forecast"):
         generate(settings_for(forecaster, tmp_path, "mode=generate"))
+    plain = [f"model={forecaster.name}", f"paths.saved_models={forecaster.parent}", "device=cpu"]
+    with pytest.raises(UserError, match=r"'forecaster' was trained to forecast .* mode=forecast"):
+        generate(compose("generate", [*plain, f"paths.synthetic={tmp_path}"]))
     assert load_run(forecaster, CPU).config["mode"] == "fcast"
 
 

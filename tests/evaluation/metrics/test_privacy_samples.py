@@ -216,8 +216,10 @@ def test_copies_are_found_however_few_patients_are_measured(thirds):
     for n in (5000, 100):
         bench = bench_of(real, leaking, effort=Effort(max_patients=n, n_resamples=20))
         scores = Memorisation().measure(bench, "synthetic").scores
-        for name in ("memorisation/exact_stays", "memorisation/released_copies"):
-            assert scores[name].value == pytest.approx(0.05, abs=0.03), (n, name)
+        assert scores["memorisation/released_copies"].value == pytest.approx(0.05, abs=0.002), n
+        # Of the train patients measured, within three standard deviations of chance.
+        spread = 3 * np.sqrt(0.05 * 0.95 / min(n, len(bench.train)))
+        assert scores["memorisation/exact_stays"].value == pytest.approx(0.05, abs=spread), n
     assert light(scores, "memorisation/released_copies") == "poor"
 
 

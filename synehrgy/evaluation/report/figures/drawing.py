@@ -170,3 +170,19 @@ def _heat_map(
     bar = place.figure.colorbar(shown, ax=place, shrink=0.6, aspect=30, location="bottom", pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
+
+
+def dots(
+    place: "Axes", y: pd.Series, table: pd.DataFrame, value: str, label: str, colour: str
+) -> None:
+    """A column of a table as dots at heights y, with intervals from its ``low`` and ``high``."""
+    spread = np.abs(table[["low", "high"]].to_numpy(float) - table[[value]].to_numpy(float)).T
+    style: dict[str, Any] = {"color": colour, "markersize": 4, "linewidth": 1.1}
+    place.errorbar(table[value], y, xerr=spread, fmt="o", label=label, **style)
+
+
+def name_rows(place: "Axes", at: pd.Series, titles: pd.Series) -> None:
+    """Titles beside the rows of a chart at these heights, the first one on top."""
+    place.set_yticks(at, [name_of(title, 52) for title in titles])
+    place.set_ylim(len(at) - 0.4, -0.6)
+    place.grid(False, axis="y")

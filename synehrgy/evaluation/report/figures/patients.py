@@ -11,12 +11,14 @@ from synehrgy.evaluation.report.figures.drawing import (
     TRAIN_NAME,
     WIDE,
     Tables,
+    dots,
     drawn,
     figure_of,
     grid_of,
     in_order,
     legend_above,
     name_of,
+    name_rows,
     rows_of,
     there,
 )
@@ -154,14 +156,10 @@ def _labels(tables: Tables) -> "Figure | None":
     place.barh(at, real["real"], 0.7, color=FAINT, alpha=0.7, label=TRAIN_NAME)
     for shift, row in zip((-0.17, 0.17), there(table, (SYNTHETIC, TEST)), strict=False):
         mine = table[(table["row"] == row) & table["label"].isin(at.index)]
-        spread = np.abs(mine[["low", "high"]].to_numpy(float) - mine[["here"]].to_numpy(float)).T
-        style: dict[str, Any] = {"color": ROW_COLOURS[row], "markersize": 4, "linewidth": 1.1}
         y = mine["label"].map(at).astype(float) + shift
-        place.errorbar(mine["here"], y, xerr=spread, fmt="o", label=ROW_NAMES[row], **style)
-    place.set_yticks(at, [name_of(title, 52) for title in real["title"]])
-    place.set_ylim(len(real) - 0.4, -0.6)
+        dots(place, y, mine, "here", ROW_NAMES[row], ROW_COLOURS[row])
+    name_rows(place, at, real["title"])
     place.set(xlim=(0, None), xlabel="share of stays")
-    place.grid(False, axis="y")
     legend_above(figure, place, 3)
     return figure
 

@@ -9,12 +9,14 @@ from synehrgy.evaluation.metric import SYNTHETIC, TEST, TRAIN
 from synehrgy.evaluation.report.figures.drawing import (
     WIDE,
     Tables,
+    dots,
     drawn,
     figure_of,
     grid_of,
     in_order,
     legend_above,
     name_of,
+    name_rows,
     rows_of,
 )
 from synehrgy.evaluation.report.style import MUTED, ROW_COLOURS
@@ -78,17 +80,11 @@ def _by_label(tables: Tables, name: str) -> "Figure | None":
     for shift, (setting, row) in zip((-0.14, 0.14), _SETTINGS.items(), strict=True):
         mine = shown[(shown["setting"] == setting) & shown["label"].isin(at.index)]
         mine = mine.drop_duplicates("label")
-        spread = np.abs(mine[["low", "high"]].to_numpy(float) - mine[["value"]].to_numpy(float)).T
         colour = ROW_COLOURS[SYNTHETIC if row == SYNTHETIC else TEST]
-        style: dict[str, Any] = {"color": colour, "markersize": 4.5, "linewidth": 1.1}
         y = mine["label"].map(at).astype(float) + shift
-        place.errorbar(
-            mine["value"], y, xerr=spread, fmt="o", label=_SETTING_NAMES[setting], **style
-        )
-    place.set_yticks(at, [name_of(title, 52) for title in order["title"]])
-    place.set_ylim(len(order) - 0.4, -0.6)
+        dots(place, y, mine, "value", _SETTING_NAMES[setting], colour)
+    name_rows(place, at, order["title"])
     place.set(xlabel="AUROC; on the dotted line by chance")
-    place.grid(False, axis="y")
     legend_above(figure, place, 2)
     return figure
 

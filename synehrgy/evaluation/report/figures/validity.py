@@ -13,7 +13,7 @@ from synehrgy.evaluation.report.figures.drawing import (
     figure_of,
     in_order,
     legend_above,
-    name_of,
+    name_rows,
     rows_of,
     there,
 )
@@ -52,11 +52,9 @@ def _rules(tables: Tables) -> "Figure | None":
     for shift, row in zip((-0.15, 0.15), rows, strict=False):
         mine = shown[(shown["row"] == row) & shown["rule"].isin(names) & (shown["rate"] > 0)]
         y = mine["rule"].map(at).astype(float) + shift
-        dots: dict[str, Any] = {"s": 20, "color": ROW_COLOURS[row], "zorder": 3, "clip_on": False}
-        place.scatter(mine["rate"], y, label=ROW_NAMES[row], **dots)
+        style: dict[str, Any] = {"s": 20, "color": ROW_COLOURS[row], "zorder": 3, "clip_on": False}
+        place.scatter(mine["rate"], y, label=ROW_NAMES[row], **style)
     place.set(xscale="log", xlim=(floor, 1), xlabel="share that breaks the rule")
-    place.set_yticks(at, [name_of(title, 56) for title in real["title"]])
-    place.set_ylim(len(names) - 0.4, -0.6)
-    place.grid(False, axis="y")
+    name_rows(place, at, real["title"])
     legend_above(figure, place, 3)
     return figure
