@@ -17,12 +17,14 @@ Floats = NDArray[np.float64]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# The defaults of LightGBM, but for fewer bins of a feature than 255: that is four times as fast,
-# and the mean AUROC of 25 phenotypes is the same to 0.003. The rest changes nothing of what is
+# The defaults of LightGBM, but for fewer bins of a feature than 255 and smaller trees than of 31
+# leaves, as they learn from few stays: that is many times as fast, the mean AUROC of 25 phenotypes
+# is the same to 0.003, and the calibration error almost half. The rest changes nothing of what is
 # learnt: one thread for each of several models is faster than several threads for one so small.
 PARAMETERS: dict[str, object] = {
     "objective": "binary",
     "max_bin": 15,
+    "num_leaves": 7,
     "deterministic": True,
     "force_row_wise": True,
     "num_threads": 1,

@@ -52,6 +52,7 @@ class Patients:
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
+        self._samples: dict[tuple[int, int], Patients] = {}
 
     @property
     def schema(self) -> Schema:
@@ -85,9 +86,12 @@ class Patients:
         """So many of them by chance, in their order; all if there are not more."""
         if n >= len(self):
             return self
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(self.subjects, size=n, replace=False)
-        return Patients(_of_stays(self.cohort, self.stays["subject_id"].isin(chosen)))
+        if (n, seed) not in self._samples:
+            rng = np.random.default_rng(seed)
+            chosen = rng.choice(self.subjects, size=n, replace=False)
+            some = _of_stays(self.cohort, self.stays["subject_id"].isin(chosen))
+            self._samples[n, seed] = Patients(some)
+        return self._samples[n, seed]
 
     def stay_rows(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """Of each row of codes or measurements, the row of its stay in ``stays``."""

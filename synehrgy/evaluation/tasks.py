@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from synehrgy.cohort import Label, Schema
+from synehrgy.cohort import Label
 from synehrgy.evaluation.kept import kept
 from synehrgy.evaluation.metric import MARGINALS, ORACLE, SYNTHETIC, TRAIN, Bench
 from synehrgy.evaluation.patients import FIRST_HOURS, Grid, Patients
@@ -27,10 +27,10 @@ TRAINED_ON = (SYNTHETIC, ORACLE, MARGINALS, TRAIN)
 # A label needs so many stays with it, and without it, in the real train and in the test patients.
 MIN_STAYS = 10
 
-# Patients of each row that are learnt from, at most: more take long and change no comparison.
-MOST_LEARNERS, _MOST_QUICK = 800, 750
-# Repetitions of rows that are there for comparison, at most.
-_REFERENCE_SEEDS = 3
+# Patients of each row that are learnt from, and that models are asked about, at most: more take
+# long and change no comparison.
+MOST_LEARNERS, _MOST_QUICK = 1000, 750
+MOST_ASKED = 2500
 # The share of a training set that each repetition learns from.
 SUBSAMPLE = 0.8
 
@@ -125,21 +125,6 @@ def _examples(patients: Patients, known: NDArray[np.float32], labels: Sequence[L
     return Examples(known, values, patients.patient, np.arange(len(patients.stays)))
 
 
-def feature_names(schema: Schema) -> list[str]:
-    """The columns of ``Examples.features``."""
-    names = ["stay_index"]
-    for covariate in schema.covariates:
-        levels = [f"{covariate.name} = {level}" for level in covariate.levels]
-        names += levels or [covariate.name]
-    for variable in schema.variables:
-        if variable.kind == "continuous":
-            names += [f"{variable.name}, {what}" for what in SUMMARIES]
-        else:
-            names.append(f"{variable.name}, last")
-            names += [f"{variable.name} = {level}" for level in variable.levels]
-    return names
-
-
 def facts(patients: Patients) -> NDArray[np.float32]:
     """What is known at admission: [stays, facts]."""
     stays = patients.stays
@@ -215,6 +200,11 @@ def too_few(bench: Bench) -> str | None:
     return f"a cohort of {smallest} patients is too small to learn from ({_FEWEST_LEARNERS})"
 
 
+def asked(bench: Bench, row: str) -> Patients:
+    """The patients of a row that models are asked about."""
+    return bench.rows[row].sample(MOST_ASKED, bench.seed)
+
+
 def learners(bench: Bench, row: str) -> NDArray[np.bool_]:
     """Which patients of a row each repetition learns from: equally many of every row.
 
@@ -226,10 +216,7 @@ def learners(bench: Bench, row: str) -> NDArray[np.bool_]:
     smallest = min(len(bench.rows[name]) for name in TRAINED_ON if name in bench.rows)
     n = min(smallest, _MOST_QUICK if bench.effort.quick else MOST_LEARNERS)
     mixed = np.random.default_rng(bench.seed).permutation(patients)[:n]
-    n_seeds = bench.effort.n_seeds
-    if row not in (SYNTHETIC, TRAIN):
-        n_seeds = min(n_seeds, _REFERENCE_SEEDS)
-    chosen = np.zeros((n_seeds, patients), dtype=bool)
+    chosen = np.zeros((bench.effort.n_seeds, patients), dtype=bool)
     for seed, mine in enumerate(chosen):
         drawn = np.random.default_rng([bench.seed, seed]).permutation(mixed)
         mine[drawn[: max(int(n * SUBSAMPLE), 1)]] = True

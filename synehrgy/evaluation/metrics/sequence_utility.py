@@ -16,6 +16,7 @@ from synehrgy.evaluation.tasks import (
     KINDS,
     OUTCOME,
     TRAINED_ON,
+    asked,
     examples,
     facts,
     frequent_enough,
@@ -59,8 +60,8 @@ class SequenceUtility(Metric):
         ways = {TSTR: (TEST, row)} if row == TRAIN else {TSTR: (TEST, row), TRTS: (row, TRAIN)}
         found: dict[str, Score] = {}
         tables = []
-        for setting, (asked, teacher) in ways.items():
-            by_kind = _judged(bench, asked, teacher)
+        for setting, (pupil, teacher) in ways.items():
+            by_kind = _judged(bench, pupil, teacher)
             for kind, judged in by_kind.items():
                 found |= scores_of("sequence_utility", kind, setting, judged)
                 if row == TRAIN:
@@ -79,7 +80,7 @@ def _labels(bench: Bench) -> dict[str, list[Label]]:
     """Labels that can be learnt and tested, by kind."""
     found = {}
     for kind in KINDS:
-        enough = frequent_enough(examples(bench.train, kind), examples(bench.rows[TEST], kind))
+        enough = frequent_enough(examples(bench.train, kind), examples(asked(bench, TEST), kind))
         declared = bench.train.schema.labels_of(kind)
         found[kind] = [label for label, keep in zip(declared, enough, strict=True) if keep]
     return found
@@ -138,13 +139,13 @@ def _learn(bench: Bench, row: str) -> _Learnt:
     return kept[key]
 
 
-def _judged(bench: Bench, asked: str, teacher: str) -> dict[str, Judged | None]:
+def _judged(bench: Bench, pupil: str, teacher: str) -> dict[str, Judged | None]:
     """What the networks of the teacher's patients say of the stays that are asked about."""
     labels = _labels(bench)
     if not any(labels.values()):
         return dict.fromkeys(KINDS)
     learnt = _learn(bench, teacher)
-    stays = _Stays.of(bench.rows[asked], labels)
+    stays = _Stays.of(asked(bench, pupil), labels)
     predicted = learnt.networks.predict(stays.known, np.arange(len(stays.labels)))
     found: dict[str, Judged | None] = {}
     start = 0

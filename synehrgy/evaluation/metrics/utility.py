@@ -30,6 +30,7 @@ from synehrgy.evaluation.tasks import (
     OUTCOME,
     TRAINED_ON,
     Examples,
+    asked,
     examples,
     frequent_enough,
     learners,
@@ -176,7 +177,7 @@ class _Part:
 
     def __init__(self, bench: Bench, row: str, kind: str) -> None:
         self.bench, self.row, self.kind = bench, row, kind
-        train, test = examples(bench.train, kind), examples(bench.rows[TEST], kind)
+        train, test = examples(bench.train, kind), examples(asked(bench, TEST), kind)
         self.enough = frequent_enough(train, test)
         order = np.argsort(-train.labels.sum(axis=0, dtype=np.int64), kind="stable")
         by_frequency = order[self.enough[order]]
@@ -186,7 +187,6 @@ class _Part:
         self.frequent = np.searchsorted(self.columns, np.sort(by_frequency[:_AUGMENTED_LABELS]))
         self.labels = [bench.train.schema.labels_of(kind)[i] for i in self.columns]
         self.test = test.of_labels(self.columns)
-        self.mine = examples(bench.rows[row], kind).of_labels(self.columns)
         self.models = _learn(bench, row, kind, self.columns)
         self.real_models = _learn(bench, TRAIN, kind, self.columns)
         self.predicted = _predict(self.models, self.test)
@@ -195,7 +195,7 @@ class _Part:
         """Labels that are not part of the comparison, and why."""
         train, test = (
             examples(self.bench.train, self.kind),
-            examples(self.bench.rows[TEST], self.kind),
+            examples(asked(self.bench, TEST), self.kind),
         )
         rows = []
         for i, label in enumerate(self.bench.train.schema.labels_of(self.kind)):
@@ -209,24 +209,24 @@ class _Part:
         return pd.DataFrame(rows, columns=_LEFT_OUT)
 
     def _judge(
-        self, asked: Examples, predicted: Floats, models: Sequence[Boosted]
+        self, stays: Examples, predicted: Floats, models: Sequence[Boosted]
     ) -> Judged | None:
-        if not len(self.columns) or not len(asked):
+        if not len(self.columns) or not len(stays):
             return None
         thresholds = np.stack([model.prevalence for model in models])
         n_resamples = min(self.bench.effort.n_resamples, _MOST_RESAMPLES)
         return judge(
-            asked.labels, predicted, thresholds, asked.patient, n_resamples, self.bench.seed
+            stays.labels, predicted, thresholds, stays.patient, n_resamples, self.bench.seed
         )
 
     def both_ways(self, tables: dict[str, list[pd.DataFrame]]) -> dict[str, Score]:
         """TSTR and TRTS; of the train split both are training on real and testing on real."""
         found: dict[str, Score] = {}
-        asked = {TSTR: (self.test, self.predicted, self.models)}
+        ways = {TSTR: (self.test, self.predicted, self.models)}
         if self.row != TRAIN:
-            predicted = _predict(self.real_models, self.mine)
-            asked[TRTS] = (self.mine, predicted, self.real_models)
-        for setting, (those, predicted, models) in asked.items():
+            mine = examples(asked(self.bench, self.row), self.kind).of_labels(self.columns)
+            ways[TRTS] = (mine, _predict(self.real_models, mine), self.real_models)
+        for setting, (those, predicted, models) in ways.items():
             judged = self._judge(those, predicted, models)
             found |= scores_of("utility", self.kind, setting, judged)
             if self.row == TRAIN:
@@ -242,14 +242,14 @@ class _Part:
                 tables["utility_roc"].append(self._roc(those, predicted, shown))
         return found
 
-    def _calibration(self, asked: Examples, predicted: Floats, setting: str) -> pd.DataFrame:
+    def _calibration(self, stays: Examples, predicted: Floats, setting: str) -> pd.DataFrame:
         """Points of a reliability diagram: of each outcome, and of all phenotypes together."""
         one_by_one = [(label.column, label.title, [i]) for i, label in enumerate(self.labels)]
         every = ("all", "All labels as one", list(range(len(self.labels))))
         parts = []
         for column, title, which in one_by_one if self.kind == OUTCOME else [every]:
             chances = predicted[:, :, which].ravel()
-            happened = np.broadcast_to(asked.labels[:, which], predicted[:, :, which].shape)
+            happened = np.broadcast_to(stays.labels[:, which], predicted[:, :, which].shape)
             points = pd.DataFrame({"predicted": chances, "observed": happened.ravel()})
             grouped = points.groupby(scores.bins_of(chances))
             part = grouped.mean().assign(n=grouped.size()).rename_axis("bin").reset_index()
@@ -257,16 +257,16 @@ class _Part:
             parts.append(part.assign(**about)[_CALIBRATION])
         return pd.concat(parts, ignore_index=True)
 
-    def _roc(self, asked: Examples, predicted: Floats, setting: str) -> pd.DataFrame:
+    def _roc(self, stays: Examples, predicted: Floats, setting: str) -> pd.DataFrame:
         """ROC curves, the mean of the repetitions at each share of false positives."""
         from sklearn.metrics import roc_curve
 
         at = np.linspace(0, 1, _N_ROC)
         parts = []
         for i, label in enumerate(self.labels):
-            if len(np.unique(asked.labels[:, i])) < 2:
+            if len(np.unique(stays.labels[:, i])) < 2:
                 continue
-            curves = [roc_curve(asked.labels[:, i], chances[:, i])[:2] for chances in predicted]
+            curves = [roc_curve(stays.labels[:, i], chances[:, i])[:2] for chances in predicted]
             heights = np.mean([np.interp(at, *curve) for curve in curves], axis=0)
             heights[0] = 0.0
             about = {"label": label.column, "title": label.title, "setting": setting}
@@ -330,8 +330,10 @@ class _Part:
         n_seeds = min(len(self.models), _AUGMENTED_SEEDS)
         labels = [self.labels[i] for i in self.frequent]
         test = self.test.of_labels(self.frequent)
-        mine = self.mine.of_labels(self.frequent)
-        real = examples(self.bench.train, self.kind).of_labels(self.columns[self.frequent])
+        mine, real = (
+            examples(patients, self.kind).of_labels(self.columns[self.frequent])
+            for patients in (self.bench.rows[self.row], self.bench.train)
+        )
         chosen = learners(self.bench, self.row)[:n_seeds]
         order = [
             np.random.default_rng([self.bench.seed, s]).permutation(np.flatnonzero(of_seed))
@@ -401,14 +403,14 @@ def _learn(bench: Bench, row: str, kind: str, columns: NDArray[np.int64]) -> lis
     return kept[key]
 
 
-def _predict(models: Sequence[Boosted], asked: Examples) -> Floats:
+def _predict(models: Sequence[Boosted], stays: Examples) -> Floats:
     """Probabilities [seeds, stays, labels]."""
-    return np.stack(in_parallel(lambda model: model.predict(asked.features), models))
+    return np.stack(in_parallel(lambda model: model.predict(stays.features), models))
 
 
 def _groups_of(bench: Bench) -> dict[str, dict[str, NDArray[np.bool_]]]:
     """By covariate, the test stays of each group: levels, or thirds of the real train stays."""
-    stays, train = bench.rows[TEST].stays, bench.train.stays
+    stays, train = asked(bench, TEST).stays, bench.train.stays
     found = {}
     for covariate in bench.train.schema.covariates:
         of_stay = stays[covariate.name]
@@ -446,7 +448,7 @@ def _published(bench: Bench, row: str) -> dict[str, Score]:
         return undefined
     mine, real, test = (
         published_examples(patients)
-        for patients in (bench.rows[row], bench.train, bench.rows[TEST])
+        for patients in (bench.rows[row], bench.train, asked(bench, TEST))
     )
     columns = np.flatnonzero(frequent_enough(real, test))
     if not len(columns):
@@ -454,18 +456,18 @@ def _published(bench: Bench, row: str) -> dict[str, Score]:
     chosen = np.asarray(learners(bench, row).any(axis=0))
     learnt = mine.of_labels(columns).where(chosen[mine.patient])
     means = nan_mean(learnt.features.astype(np.float64), axis=0)
-    learnt, asked = (
+    learnt, test = (
         replace(part, features=np.where(np.isnan(part.features), means, part.features))
         for part in (learnt, test.of_labels(columns))
     )
     # Labels side by side, so that all threads have some.
     parts = [learnt.of_labels(part) for part in np.array_split(np.arange(len(columns)), 4)]
     predicted = np.concatenate(
-        [model.predict(asked.features) for model in in_parallel(boost, parts)], axis=1
+        [model.predict(test.features) for model in in_parallel(boost, parts)], axis=1
     )
     half = np.full((1, len(columns)), 0.5)
     n_resamples = min(bench.effort.n_resamples, _MOST_RESAMPLES)
-    judged = judge(asked.labels, predicted[None], half, asked.patient, n_resamples, bench.seed)
+    judged = judge(test.labels, predicted[None], half, test.patient, n_resamples, bench.seed)
     return {
         f"published/utility/{name}": judged.macro(name.removeprefix("macro_"))
         for name in _PUBLISHED

@@ -23,8 +23,8 @@ from synehrgy.evaluation.rows import independent_columns
 from synehrgy.evaluation.tasks import (
     OUTCOME,
     PHENOTYPE,
+    asked,
     examples,
-    feature_names,
     frequent_enough,
     learners,
     published_examples,
@@ -82,9 +82,6 @@ def measured(synthetic, real, effort=QUICK):
 def test_features_are_those_of_the_forecast_baseline(cohort):
     known = examples(Patients(cohort), PHENOTYPE)
     expected = window_features(cohort, cohort.stays["stay_id"], 1e9)
-    assert feature_names(cohort.schema) == [
-        name.replace(", std", ", sd") for name in expected.columns
-    ]
     # Standard deviations of numbers near 1e6, rounded to float32.
     np.testing.assert_allclose(known.features, expected, rtol=1e-4, atol=0.2)
     columns = [label.column for label in cohort.schema.labels_of(PHENOTYPE)]
@@ -136,6 +133,18 @@ def test_equally_many_patients_of_every_row_are_learnt_from():
         assert chosen.any(axis=0).sum() <= 50
         assert len({tuple(mine) for mine in chosen}) == 3
         np.testing.assert_array_equal(chosen, learners(bench, row))
+
+
+def test_a_large_test_set_is_asked_in_part_and_each_time_the_same(monkeypatch):
+    monkeypatch.setattr(tasks, "MOST_ASKED", 30)
+    cohort = small_cohort(50)
+    bench = bench_of_three(small_cohort(20, seed=4), cohort, cohort)
+    some = asked(bench, "test")
+    assert len(some) == 30
+    assert asked(bench, "test") is some
+    assert asked(bench, "synthetic") is bench.rows["synthetic"]
+    found = Utility().measure(replace(bench, effort=QUICK), "train").tables["utility_groups"]
+    assert found.groupby(["kind", "covariate", "score"])["stays"].sum().max() == len(some.stays)
 
 
 # Scores by their definitions.
