@@ -31,7 +31,13 @@ from synehrgy.settings import CONFIGS, check, resolve_paths, walk
 CONFIG_DIR = REPOSITORY / "configs"
 
 # The groups of files in configs/ that each command chooses from.
-GROUPS = {"preprocess": ["data"], "train": ["data", "model"], "generate": ["data"], "evaluate": []}
+GROUPS = {
+    "preprocess": ["data"],
+    "train": ["data", "model"],
+    "generate": ["data"],
+    "evaluate": [],
+    "baseline": ["data"],
+}
 
 EXAMPLES = {
     "preprocess": [
@@ -53,6 +59,10 @@ EXAMPLES = {
         "python evaluate.py model=synehrgy-mimic",
         "python evaluate.py synthetic=/path/to/cohort real=/path/to/cohort",
     ],
+    "baseline": [
+        "python -m synehrgy.baselines name=marginals data=mimic3",
+        "python -m synehrgy.baselines name=halo data=mimic3 n_samples=30000 method.epochs=20",
+    ],
 }
 
 OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
@@ -64,7 +74,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     """The typed configuration of a command, from its files and overrides.
 
     Args:
-        command: ``preprocess``, ``train``, ``generate`` or ``evaluate``.
+        command: ``preprocess``, ``train``, ``generate``, ``evaluate`` or ``baseline``.
         overrides: as on the command line, such as ``["data=mimic3_demo", "run_name=first"]``.
 
     Returns:
@@ -139,6 +149,11 @@ def _run_by_hydra(
         sys.exit(f"{len(failed)} of the runs failed.")
 
 
+def program_of(command: str) -> str:
+    """What stands after ``python``."""
+    return "-m synehrgy.baselines" if command == "baseline" else f"{command}.py"
+
+
 def _config_name(command: str) -> str:
     return f"config{command.capitalize()}"
 
@@ -182,8 +197,8 @@ def _plain_keys(command: str, overrides: Sequence[str]) -> list[str]:
             elif full not in settings and _mapping_of(full, settings) is None:
                 valid = [a for a in aliases if a not in settings] + GROUPS[command] + [*settings]
                 raise UserError(
-                    f"{key!r} is no setting of {command}.py.{nearest(key, valid)} "
-                    f"All settings: python {command}.py --help"
+                    f"{key!r} is no setting of {program_of(command)}.{nearest(key, valid)} "
+                    f"All settings: python {program_of(command)} --help"
                 )
             # Of a key given twice the last counts, as in Hydra; two names for it are a mistake.
             before, other = given.get(full, (key, value))
@@ -309,7 +324,7 @@ def help_text(command: str) -> str:
         [
             f"{config.__doc__}",
             "",
-            f"Usage: python {command}.py key=value ...",
+            f"Usage: python {program_of(command)} key=value ...",
             "",
             *(f"  {line}" for line in lines),
             "",

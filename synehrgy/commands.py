@@ -1,4 +1,4 @@
-"""The four commands. Each returns what it has to say in the end.
+"""What the commands do. Each returns what it has to say in the end.
 
 Imports are inside the functions, so that ``--help`` and errors in settings answer at once.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from synehrgy.files import REPOSITORY, read_json
 from synehrgy.settings import (
     DEFAULT_PATHS,
+    BaselineConfig,
     EvaluateConfig,
     GenerateConfig,
     PreprocessConfig,
@@ -96,7 +97,18 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     return Outcome(f"Results: {folder}\nNext: open {folder / REPORT_FILE}")
 
 
-def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig) -> str:
+def baseline(config: BaselineConfig) -> Outcome:
+    """Patients of another generator, in ``paths.synthetic/<run_name>``."""
+    from synehrgy.baselines.run import run_baseline
+
+    folder = run_baseline(config)
+    return Outcome(
+        f"Synthetic patients: {folder}\n"
+        f"Next: python evaluate.py model={folder.name}{_elsewhere(config)}"
+    )
+
+
+def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig | BaselineConfig) -> str:
     """The paths that are not where the next command looks by itself, as its overrides."""
     given = asdict(config.paths)
     default = {key: str(REPOSITORY / path) for key, path in DEFAULT_PATHS.items()}

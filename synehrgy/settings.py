@@ -589,11 +589,33 @@ class EvaluateConfig:
     paths: PathSettings = group(PathSettings)
 
 
+@dataclass
+class BaselineConfig:
+    """python -m synehrgy.baselines: another generator, fitted on a cohort, and its patients."""
+
+    name: str = setting(MISSING, "which generator; docs/baselines.md describes them", is_name=True)
+    run_name: str | None = setting(
+        None,
+        "name of its folders in paths.saved_models and paths.synthetic; null: name",
+        is_name=True,
+    )
+    n_samples: int = setting(1000, "patients to generate", minimum=1)
+    method: dict[str, Any] = setting(
+        {}, "settings of the generator, such as method.epochs=5; unknown ones are refused with all"
+    )
+    seed: int = setting(0, "seed of everything random", minimum=0)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1")
+    overwrite: bool = setting(False, "fit anew, and replace what is there")
+    data: DataSettings = group(DataSettings)
+    paths: PathSettings = group(PathSettings)
+
+
 CONFIGS = {
     "preprocess": PreprocessConfig,
     "train": TrainConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
+    "baseline": BaselineConfig,
 }
 
 

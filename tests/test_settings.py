@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from synehrgy.cli import CONFIG_DIR, EXAMPLES, GROUPS, compose, help_text
+from synehrgy.cli import CONFIG_DIR, EXAMPLES, GROUPS, compose, help_text, program_of
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import REPOSITORY
 from synehrgy.model import GPTConfig
@@ -20,7 +20,13 @@ from synehrgy.settings import (
 )
 
 # What each command cannot do without.
-NEEDED = {"preprocess": [], "train": ["run_name=r"], "generate": ["model=r"], "evaluate": []}
+NEEDED = {
+    "preprocess": [],
+    "train": ["run_name=r"],
+    "generate": ["model=r"],
+    "evaluate": [],
+    "baseline": ["name=markov"],
+}
 CHOICES = [
     (command, name, file.stem)
     for command, names in GROUPS.items()
@@ -61,8 +67,8 @@ def test_no_shipped_file_is_left_out():
     ("command", "text"), [(c, text) for c, texts in EXAMPLES.items() for text in texts]
 )
 def test_examples_of_the_help_compose(command, text):
-    python, script, *overrides = text.split()
-    assert (python, script) == ("python", f"{command}.py")
+    program, *overrides = text.removeprefix(f"python {program_of(command)}").split(" ")
+    assert program == ""
     assert isinstance(compose(command, overrides), CONFIGS[command])
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
-from synehrgy.cohort.io import CohortWriter, is_cohort, read_cohort, read_parts, read_schema
+from synehrgy.cohort.io import (
+    CohortWriter,
+    hash_of,
+    is_cohort,
+    read_cohort,
+    read_parts,
+    read_schema,
+)
 from synehrgy.cohort.meds import export_meds
 from synehrgy.cohort.schema import (
     SPLITS,
@@ -42,6 +49,7 @@ __all__ = [
     "export_benchmark",
     "export_csv",
     "export_meds",
+    "hash_of",
     "is_cohort",
     "parents",
     "read_cohort",

@@ -1,5 +1,6 @@
 """Reading and writing cohort folders: whole or not at all, and always valid."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,6 +55,25 @@ def read_schema(path: Path) -> tuple[Schema, dict[str, Any]]:
         )
     schema = Schema.from_dict(content, str(path / SCHEMA_FILE))
     return schema, content.get("provenance", {})
+
+
+def hash_of(path: Path) -> str:
+    """A hash of everything in a cohort folder: the same files give the same one.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    for name in (SCHEMA_FILE, *(f"{table}.parquet" for table in TABLES)):
+        try:
+            with (Path(path) / name).open("rb") as file:
+                while chunk := file.read(1 << 24):
+                    digest.update(chunk)
+        except FileNotFoundError:
+            raise UserError(
+                f"{Path(path) / name} does not exist, so {path} is not a whole cohort."
+            ) from None
+    return digest.hexdigest()
 
 
 @contextmanager

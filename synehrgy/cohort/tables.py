@@ -1,7 +1,7 @@
 """The three tables of a cohort, on disk (Arrow types) and in memory (data frames)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -160,6 +160,27 @@ class Cohort:
             "time_points": len(points),
         }
 
+    def part(self, *, stays: bool = True, codes: bool = True, series: bool = True) -> "Cohort":
+        """The cohort without something.
+
+        Args:
+            stays: False: only the first stay of each patient.
+            codes: False: without codes. Labels that they define stay, as facts whose reasons are
+                not known any more.
+            series: False: without series.
+        """
+        if not stays:
+            return self.of_stays(self.stays["stay_index"] == 0).part(codes=codes, series=series)
+        schema, of_codes, of_series = self.schema, self.codes, self.measurements
+        if not codes:
+            labels = [replace(label, system=None, codes=[]) for label in schema.labels]
+            schema = replace(schema, code_systems=[], labels=labels)
+            of_codes = of_codes.iloc[:0]
+        if not series:
+            schema = replace(schema, variables=[])
+            of_series = of_series.iloc[:0]
+        return Cohort(schema, self.stays, of_codes, of_series, self.provenance)
+
     def select(self, split: str | None = None, subjects: Collection[int] | None = None) -> "Cohort":
         """The part of the cohort in a split, of some subjects, or both; order is kept.
 
@@ -179,11 +200,13 @@ class Cohort:
                     f" ({len(unknown)} unknown of {len(set(subjects))} asked for)."
                 )
             keep &= self.stays["subject_id"].isin(list(subjects))
+        return self.of_stays(keep)
+
+    def of_stays(self, keep: pd.Series) -> "Cohort":
+        """Some stays with their codes and measurements; order is kept."""
         stays = self.stays[keep].reset_index(drop=True)
-
-        def of_stays(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[frame["stay_id"].isin(stays["stay_id"])].reset_index(drop=True)
-
-        return Cohort(
-            self.schema, stays, of_stays(self.codes), of_stays(self.measurements), self.provenance
+        codes, measurements = (
+            frame[frame["stay_id"].isin(stays["stay_id"])].reset_index(drop=True)
+            for frame in (self.codes, self.measurements)
         )
+        return Cohort(self.schema, stays, codes, measurements, self.provenance)

@@ -203,14 +203,14 @@ class Metric(ABC):
         """Why it cannot be measured, in words; None if it can."""
         schema = bench.train.schema
         has = {
-            "codes": (bool(schema.code_systems), "the cohorts have no codes"),
+            "codes": (bool(schema.code_systems), "there are no codes to compare"),
             "continuous": (
                 bool(schema.variables_of("continuous")),
-                "the cohorts have no continuous series",
+                "there are no continuous series to compare",
             ),
-            "series": (bool(schema.variables), "the cohorts have no series"),
-            "covariates": (bool(schema.covariates), "the cohorts have no covariates"),
-            "labels": (bool(schema.labels), "the cohorts have no labels"),
+            "series": (bool(schema.variables), "there are no series to compare"),
+            "covariates": (bool(schema.covariates), "there are no covariates to compare"),
+            "labels": (bool(schema.labels), "there are no labels to compare"),
             "splits": (
                 bench.has_splits,
                 "the real cohort has no splits, so nobody knows which patients were held out",

@@ -80,7 +80,7 @@ class Patients:
     @cached_property
     def first(self) -> "Patients":
         """The same patients with their first stay only."""
-        return Patients(_of_stays(self.cohort, self.stays["stay_index"] == 0))
+        return Patients(self.cohort.of_stays(self.stays["stay_index"] == 0))
 
     def sample(self, n: int, seed: int) -> "Patients":
         """So many of them by chance, in their order; all if there are not more."""
@@ -89,7 +89,7 @@ class Patients:
         if (n, seed) not in self._samples:
             rng = np.random.default_rng(seed)
             chosen = rng.choice(self.subjects, size=n, replace=False)
-            some = _of_stays(self.cohort, self.stays["subject_id"].isin(chosen))
+            some = self.cohort.of_stays(self.stays["subject_id"].isin(chosen))
             self._samples[n, seed] = Patients(some)
         return self._samples[n, seed]
 
@@ -170,13 +170,3 @@ class Patients:
         """The columns of ``embedding``."""
         names = [self.schema.variables[i].name for i in self.continuous]
         return [f"{name}, {what}" for name in names for what in SUMMARIES]
-
-
-def _of_stays(cohort: Cohort, keep: pd.Series) -> Cohort:
-    """The chosen stays with their codes and measurements; order is kept."""
-    stays = cohort.stays[keep].reset_index(drop=True)
-    codes, measurements = (
-        frame[frame["stay_id"].isin(stays["stay_id"])].reset_index(drop=True)
-        for frame in (cohort.codes, cohort.measurements)
-    )
-    return Cohort(cohort.schema, stays, codes, measurements, cohort.provenance)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synehrgy.cohort import SPLITS, read_cohort, read_schema
+from synehrgy.cohort import SPLITS, hash_of, read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.settings import TokenOverrides, TokenSettings
@@ -135,15 +135,7 @@ def _rules_report(tokenizer: Tokenizer) -> Iterator[str]:
 def _fingerprint(cohort_path: Path, settings: TokenSettings) -> str:
     digest = hashlib.blake2b(digest_size=32)
     digest.update(json.dumps([TOKENIZER_VERSION, asdict(settings)], sort_keys=True).encode())
-    for name in ("cohort.json", "stays.parquet", "codes.parquet", "measurements.parquet"):
-        try:
-            with (cohort_path / name).open("rb") as file:
-                while chunk := file.read(1 << 24):
-                    digest.update(chunk)
-        except FileNotFoundError:
-            raise UserError(
-                f"{cohort_path / name} does not exist, so {cohort_path} is not a whole cohort."
-            ) from None
+    digest.update(hash_of(cohort_path).encode())
     return digest.hexdigest()
 
 

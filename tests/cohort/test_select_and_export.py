@@ -138,3 +138,19 @@ def test_export_of_a_damaged_cohort_is_refused_and_leaves_nothing(cohort, tmp_pa
     with pytest.raises(UserError, match=r"measurements\.parquet"):
         export_csv(tmp_path / "c", tmp_path / "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_part_has_the_same_stays_without_what_is_left_out():
+    cohort = small_cohort(20)
+    without = cohort.part(codes=False, series=False)
+    assert without.stays is cohort.stays
+    assert not without.schema.code_systems
+    assert not without.schema.variables
+    assert not len(without.codes)
+    assert not len(without.measurements)
+    assert [label.system for label in without.schema.labels] == [None] * 3
+    first = cohort.part(stays=False)
+    assert len(first.stays) == cohort.n_patients < len(cohort.stays)
+    assert set(first.codes["stay_id"]) <= set(first.stays["stay_id"])
+    assert set(first.measurements["stay_id"]) == set(first.stays["stay_id"])
+    assert first.schema == cohort.schema

@@ -1,14 +1,17 @@
 """What is judged, and what stands beside it."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from synehrgy.baselines.marginals import independent_columns
 from synehrgy.cohort import Schema, read_cohort
 from synehrgy.errors import UserError
 from synehrgy.evaluation.metric import Effort
-from synehrgy.evaluation.rows import bench_of, fingerprint, independent_columns
+from synehrgy.evaluation.rows import bench_of, fingerprint
 from tests.cohorts import build, cohorts, small_cohort, write
 
 EFFORT = Effort(max_patients=50)
@@ -108,3 +111,17 @@ def test_a_fingerprint_is_of_the_content():
     assert fingerprint(cohort) == fingerprint(same) != fingerprint(other)
     same.measurements.loc[3, "value"] = 1e-3
     assert fingerprint(same) != fingerprint(cohort)
+
+
+def test_what_the_synthetic_patients_do_not_have_is_left_out_of_the_comparison():
+    real, synthetic = small_cohort(60), small_cohort(20, seed=1)
+    bench = bench_of(real, synthetic.part(codes=False), real, effort=Effort(n_resamples=5))
+    for row in bench.rows.values():
+        assert not len(row.cohort.codes)
+        assert len(row.cohort.measurements)
+    bench = bench_of(real, synthetic.part(series=False), effort=Effort(n_resamples=5))
+    assert not bench.train.schema.variables
+    assert len(bench.train.cohort.codes)
+    # What is declared but not there is a fault, not a part that is not covered.
+    bench = bench_of(real, replace(synthetic, codes=synthetic.codes.iloc[:0]), effort=Effort())
+    assert len(bench.train.cohort.codes)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from synehrgy.baselines.marginals import independent_columns
 from synehrgy.cohort import read_cohort
 from synehrgy.evaluation.compare import compare
 from synehrgy.evaluation.metric import Bench, Effort
@@ -21,7 +22,6 @@ from synehrgy.evaluation.metrics.across import (
     sums_by_part,
 )
 from synehrgy.evaluation.patients import Patients
-from synehrgy.evaluation.rows import independent_columns
 from tests.cohorts import SMALL_SCHEMA, build, cohorts, small_cohort
 from tests.evaluation.corruptions import halves, values_shuffled
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from synehrgy.baselines.marginals import independent_columns
 from synehrgy.cohort import Cohort, read_cohort
 from synehrgy.evaluation.metric import Bench, Effort
 from synehrgy.evaluation.metrics.attributes import Attributes
@@ -16,7 +17,7 @@ from synehrgy.evaluation.metrics.membership import Membership
 from synehrgy.evaluation.metrics.memorisation import Memorisation
 from synehrgy.evaluation.metrics.singling_out import SinglingOut
 from synehrgy.evaluation.patients import Patients
-from synehrgy.evaluation.rows import bench_of, independent_columns
+from synehrgy.evaluation.rows import bench_of
 from tests.cohorts import cohorts, small_cohort
 from tests.evaluation.corruptions import memorised, values_shuffled
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from synehrgy.baselines.marginals import independent_columns
 from synehrgy.evaluation import gru, tasks
 from synehrgy.evaluation.compare import compare
 from synehrgy.evaluation.gru import Hourly, fit, hourly
 from synehrgy.evaluation.metric import Bench, Effort
 from synehrgy.evaluation.metrics.sequence_utility import SequenceUtility
 from synehrgy.evaluation.patients import Patients
-from synehrgy.evaluation.rows import independent_columns
 from synehrgy.evaluation.tasks import facts, long_enough
 from tests.cohorts import cohorts, small_cohort
 from tests.evaluation.metrics.test_utility import bench_of_three, shuffled

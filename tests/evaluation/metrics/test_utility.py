@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lightgbm import LGBMClassifier
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
+from synehrgy.baselines.marginals import independent_columns
 from synehrgy.evaluation import tasks
 from synehrgy.evaluation.baseline import window_features
 from synehrgy.evaluation.boosting import PARAMETERS, boost
@@ -19,7 +20,6 @@ from synehrgy.evaluation.metric import Bench, Effort
 from synehrgy.evaluation.metrics import utility
 from synehrgy.evaluation.metrics.utility import Utility
 from synehrgy.evaluation.patients import Patients
-from synehrgy.evaluation.rows import independent_columns
 from synehrgy.evaluation.tasks import (
     OUTCOME,
     PHENOTYPE,
