@@ -37,7 +37,11 @@ GROUPS = {
     "generate": ["data"],
     "evaluate": [],
     "baseline": ["data"],
+    "comparison": ["data"],
 }
+
+# Those that are no script at the top of the repository.
+MODULES = {"baseline": "-m synehrgy.baselines", "comparison": "-m synehrgy.comparison"}
 
 EXAMPLES = {
     "preprocess": [
@@ -63,6 +67,10 @@ EXAMPLES = {
         "python -m synehrgy.baselines name=marginals data=mimic3",
         "python -m synehrgy.baselines name=halo data=mimic3 n_samples=30000 method.epochs=20",
     ],
+    "comparison": [
+        "python -m synehrgy.comparison data=simulated data.simulation.n_patients=8000",
+        "python -m synehrgy.comparison data=mimic3 names=[synehrgy,halo] others={mine:/a/cohort}",
+    ],
 }
 
 OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
@@ -74,7 +82,8 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     """The typed configuration of a command, from its files and overrides.
 
     Args:
-        command: ``preprocess``, ``train``, ``generate``, ``evaluate`` or ``baseline``.
+        command: ``preprocess``, ``train``, ``generate``, ``evaluate``, ``baseline``
+            or ``comparison``.
         overrides: as on the command line, such as ``["data=mimic3_demo", "run_name=first"]``.
 
     Returns:
@@ -151,7 +160,7 @@ def _run_by_hydra(
 
 def program_of(command: str) -> str:
     """What stands after ``python``."""
-    return "-m synehrgy.baselines" if command == "baseline" else f"{command}.py"
+    return MODULES.get(command, f"{command}.py")
 
 
 def _config_name(command: str) -> str:

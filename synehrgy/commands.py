@@ -12,6 +12,7 @@ from synehrgy.files import REPOSITORY, read_json
 from synehrgy.settings import (
     DEFAULT_PATHS,
     BaselineConfig,
+    ComparisonConfig,
     EvaluateConfig,
     GenerateConfig,
     PreprocessConfig,
@@ -106,6 +107,15 @@ def baseline(config: BaselineConfig) -> Outcome:
         f"Synthetic patients: {folder}\n"
         f"Next: python evaluate.py model={folder.name}{_elsewhere(config)}"
     )
+
+
+def comparison(config: ComparisonConfig) -> Outcome:
+    """All generators on one cohort, in ``paths.results/<run_name>``."""
+    from synehrgy.comparison.compare import run_comparison
+
+    folder = run_comparison(config)
+    print((folder / "comparison.md").read_text(encoding="utf-8"))
+    return Outcome(f"Comparison: {folder}\nNext: open {folder / 'comparison.png'}")
 
 
 def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig | BaselineConfig) -> str:

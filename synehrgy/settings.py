@@ -610,12 +610,56 @@ class BaselineConfig:
     paths: PathSettings = group(PathSettings)
 
 
+@dataclass
+class ComparisonConfig:
+    """python -m synehrgy.comparison: several generators on one cohort, in one table."""
+
+    run_name: str = setting(
+        "comparison",
+        "name of the folder of results, and what those of each begin with",
+        is_name=True,
+    )
+    names: list[str] = setting([], "generators, such as [synehrgy,halo]; empty: all that there are")
+    methods: dict[str, dict[str, Any]] = setting(
+        {}, "settings of generators by name: 'methods={halo: {epochs: 5}}'"
+    )
+    others: dict[str, Any] = setting(
+        {}, "cohorts of other tools by a name each: 'others={mytool: /path/to/cohort}'"
+    )
+    n_samples: int | None = setting(
+        None, "patients of each; null: as many as the train split has", minimum=2
+    )
+    oracle: str | None = setting(
+        None,
+        "folder of fresh patients of the real distribution; null: simulated, where the real "
+        "patients are",
+        is_path=True,
+    )
+    profile: str = setting(
+        "clinical",
+        "item sets and cleaning of a simulated cohort that is not there yet",
+        choices=("paper", "clinical"),
+    )
+    preset: str = setting(
+        "full", "how much is measured, as in evaluate.py", choices=("quick", "full")
+    )
+    metrics: list[str] = setting([], "only these, as in evaluate.py; empty: all")
+    max_patients: int | None = setting(
+        None, "of each cohort, at most, in the evaluation", minimum=2
+    )
+    seed: int = setting(0, "seed of everything random", minimum=0)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1")
+    data: DataSettings = group(DataSettings)
+    paths: PathSettings = group(PathSettings)
+
+
 CONFIGS = {
     "preprocess": PreprocessConfig,
     "train": TrainConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "baseline": BaselineConfig,
+    "comparison": ComparisonConfig,
 }
 
 

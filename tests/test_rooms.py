@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "training": {"tokenizer", "model"},
     "generation": {"cohort", "tokenizer", "model", "training.checkpoint"},
     "baselines": {"cohort", "tokenizer", "training", "generation"},
+    "comparison": {"cohort", "sources", "baselines", "evaluation"},
     # One of the reference rows is a baseline.
     "evaluation": {"cohort", "tokenizer", "model", "training", "baselines.marginals"},
 }

@@ -26,6 +26,7 @@ NEEDED = {
     "generate": ["model=r"],
     "evaluate": [],
     "baseline": ["name=markov"],
+    "comparison": [],
 }
 CHOICES = [
     (command, name, file.stem)

@@ -1,6 +1,7 @@
 """From a configuration to a fitted baseline and its patients on disk."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def run_baseline(config: BaselineConfig) -> Path:
         "model": name,
         "baseline": config.name,
         "covers": sorted(kind.covers),
+        "cohort": report["plan"]["cohort"],
         "config": asdict(config),
         "seed": config.seed,
         "versions": versions(),
@@ -71,6 +73,31 @@ def run_baseline(config: BaselineConfig) -> Path:
     with CohortWriter(out, schema, made, complete) as writer:
         writer.write(cohort.stays, cohort.codes, cohort.measurements)
     return out
+
+
+def read_made(config: BaselineConfig) -> dict[str, Any] | None:
+    """What is noted of patients that were made with these settings before; None without any.
+
+    Raises:
+        UserError: patients of the same name that were made otherwise.
+    """
+    out = Path(config.paths.synthetic) / (config.run_name or config.name)
+    if not is_cohort(out):
+        return None
+    file = out / GENERATION_FILE
+    noted: dict[str, Any] = read_json(file) if file.exists() else {}
+    mine = _decides(asdict(config)) | {"cohort": hash_of(Path(config.data.path))}
+    if _decides(noted.get("config", {})) | {"cohort": noted.get("cohort")} != mine:
+        raise UserError(
+            f"{out} holds patients that were made with other settings or of another cohort. Remove "
+            "it, or choose another run_name."
+        )
+    return noted
+
+
+def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide about the patients."""
+    return {key: config.get(key) for key in ("name", "method", "n_samples", "seed")}
 
 
 def _fitted(

@@ -1,12 +1,12 @@
 """The evaluation from Python: two cohorts in, what was found out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from synehrgy.cohort import Cohort, read_cohort
 from synehrgy.errors import UserError, nearest
 from synehrgy.evaluation.compare import Evaluation, compare
-from synehrgy.evaluation.metric import Effort, Metric
+from synehrgy.evaluation.metric import ROWS, Effort, Metric
 from synehrgy.evaluation.metrics import all_metrics
 from synehrgy.evaluation.rows import bench_of
 
@@ -29,6 +29,7 @@ def evaluate(
     max_patients: int | None = None,
     seed: int = 0,
     show_real: bool = False,
+    rows: Collection[str] = tuple(ROWS),
     keep: Path | str | None = None,
     progress: bool = True,
 ) -> Evaluation:
@@ -47,6 +48,7 @@ def evaluate(
         max_patients: of each cohort, at most; None: as the preset says.
         seed: of everything random.
         show_real: show some real patients beside synthetic ones; simulated ones always are.
+        rows: of the comparison, to measure only some; lights need those that they refer to.
         keep: a folder for finished metrics, from which an interrupted call goes on.
         progress: show a bar.
 
@@ -74,7 +76,7 @@ def evaluate(
         run=None if run is None else Path(run),
         show_real=show_real,
     )
-    return compare(bench, chosen, None if keep is None else Path(keep), progress)
+    return compare(bench, chosen, None if keep is None else Path(keep), progress, rows)
 
 
 def chosen_metrics(preset: str, names: Sequence[str] = ()) -> list[Metric]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def compare(
     metrics: Sequence[Metric],
     keep: Path | None = None,
     progress: bool = True,
+    rows: Collection[str] = tuple(ROWS),
 ) -> Evaluation:
     """Measure.
 
@@ -84,6 +85,7 @@ def compare(
         keep: a folder for what is finished. What it holds of the same comparison is not computed
             again; what it holds of another is thrown away.
         progress: show a bar.
+        rows: those to measure, of ``bench.rows``.
 
     Raises:
         ValueError: a metric that returns a score without a scale.
@@ -96,7 +98,8 @@ def compare(
     for metric in metrics:
         why = metric.lacks(bench)
         if why is None:
-            todo += [(metric, row) for row in ROWS if row in metric.rows and row in bench.rows]
+            measured = [row for row in ROWS if row in rows and row in bench.rows]
+            todo += [(metric, row) for row in measured if row in metric.rows]
         else:
             skipped[metric.name] = why
     with tqdm(total=len(todo), disable=not progress, unit="step", desc="Evaluating") as bar:

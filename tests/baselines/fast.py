@@ -3,3 +3,4 @@
 FAST: dict[str, dict[str, object]] = {}
 FAST["gpt_paper"] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_ctx": 160, "epochs": 1}
 FAST["synehrgy"] = FAST["gpt_paper"]
+FAST["rtsgan"] = {"n_steps": 8, "hidden": 12, "noise": 12, "updates": 60, "gan_updates": 20}

@@ -1,0 +1,1 @@
+"""Several generators on one cohort, judged by one evaluation, in one table."""

@@ -1,0 +1,195 @@
+"""All generators on one cohort: fitted, sampled and judged, each once."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from synehrgy.baselines import CODES, PARTS, SERIES, STAYS, baselines
+from synehrgy.baselines.run import read_made, run_baseline
+from synehrgy.cohort import Cohort, hash_of, is_cohort, read_cohort, read_schema
+from synehrgy.comparison.figure import draw
+from synehrgy.comparison.generated import Generated
+from synehrgy.comparison.table import table_of, write_tables
+from synehrgy.errors import UserError, nearest
+from synehrgy.evaluation.api import evaluate
+from synehrgy.evaluation.metric import ROWS, SYNTHETIC
+from synehrgy.files import new_folder, read_json, write_json
+from synehrgy.provenance import now, versions
+from synehrgy.settings import BaselineConfig, ComparisonConfig, PreprocessSettings
+from synehrgy.sources import make_cohort, simulated_cohort
+
+COMPARISON_FILE, SCORES_FILE = "comparison.json", "scores.csv"
+
+# Patients to simulate for each that is wanted: some are no intensive-care patients.
+_SIMULATED_PER_PATIENT = 1 / 0.65
+# Between the seeds of the cohort and of the oracle.
+_OTHER_SEED = 1_000_003
+
+
+def run_comparison(config: ComparisonConfig) -> Path:
+    """Fit, sample and judge every generator, and write the table.
+
+    Writes ``<paths.results>/<run_name>/``: the table (``comparison.md``, ``.csv``, ``.tex``), its
+    figure (PNG, SVG), ``scores.csv`` with every score of every generator, and ``comparison.json``.
+    What is finished is kept, so that the same command goes on from there, and one with more
+    generators does not repeat the others.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        UserError: an unknown generator, or a cohort that is not there or has other columns.
+    """
+    names = list(config.names) or list(baselines())
+    for name in names:
+        if name not in baselines():
+            raise UserError(
+                f"There is no generator {name!r}.{nearest(name, list(baselines()))} "
+                f"There are: {', '.join(baselines())}."
+            )
+    unknown = sorted(set(config.methods) - set(names))
+    if unknown:
+        raise UserError(f"methods has settings of {unknown[0]!r}, which is not compared.")
+    path = Path(config.data.path)
+    if not is_cohort(path) and config.data.source == "simulated":
+        make_cohort(config.data, PreprocessSettings(profile=config.profile))
+    real = read_cohort(path)
+    n = config.n_samples or real.select(split="train").n_patients
+    made = [_made(config, name, n) for name in names]
+    made += [_outside(name, Path(folder)) for name, folder in config.others.items()]
+    oracle = _oracle(config, real, n)
+    scores = _judged(config, real, oracle, made)
+    out = Path(config.paths.results) / config.run_name
+    with new_folder(out, lambda path: (path / COMPARISON_FILE).exists()) as folder:
+        scores.to_csv(folder / SCORES_FILE, index=False)
+        table = table_of(scores, made)
+        write_tables(folder, table)
+        draw(folder, table)
+        noted = {
+            "config": asdict(config),
+            "made": now(),
+            "versions": versions(),
+            "patients": {"train": n, "all": real.n_patients},
+            "generators": [
+                {**asdict(one), "folder": str(one.folder), "covers": sorted(one.covers)}
+                for one in made
+            ],
+        }
+        # NaN is no number in JSON.
+        write_json(folder / COMPARISON_FILE, json.loads(pd.Series(noted).to_json()))
+    return out
+
+
+def _made(config: ComparisonConfig, name: str, n: int) -> Generated:
+    """A generator of ours, fitted and sampled unless that is done."""
+    run_name = f"{config.run_name}-{name}"
+    mine = BaselineConfig(
+        name=name,
+        run_name=run_name,
+        n_samples=n,
+        method=dict(config.methods.get(name, {})),
+        seed=config.seed,
+        device=config.device,
+        data=config.data,
+        paths=config.paths,
+    )
+    folder = Path(config.paths.synthetic) / run_name
+    print(f"{name}: {'as it was made before' if read_made(mine) else 'fit and sample'}")
+    if read_made(mine) is None:
+        run_baseline(mine)
+    made = read_made(mine)
+    assert made is not None
+    return Generated(
+        name,
+        baselines()[name].title,
+        folder,
+        baselines()[name].covers,
+        made["seconds_to_fit"],
+        made["seconds"] / made["records"] * 1000,
+    )
+
+
+def _outside(name: str, folder: Path) -> Generated:
+    """Patients of a generator that is none of ours, as a cohort; covers what they have."""
+    if name in baselines():
+        raise UserError(f"others.{name}: this is the name of a generator of the toolkit.")
+    schema, _ = read_schema(folder)
+    cohort = read_cohort(folder)
+    has = {
+        STAYS: bool((cohort.stays["stay_index"] > 0).any()),
+        CODES: bool(schema.code_systems),
+        SERIES: bool(schema.variables),
+    }
+    return Generated(name, name, folder, frozenset(part for part in PARTS if has[part]))
+
+
+def _oracle(config: ComparisonConfig, real: Cohort, n: int) -> Cohort | None:
+    """Fresh patients: those that were given, or of simulated ones as many as are generated."""
+    if config.oracle is not None:
+        return read_cohort(Path(config.oracle))
+    if real.provenance.get("simulated") is not True:
+        return None
+    path = Path(config.data.path)
+    folder = path.with_name(f"{path.name}-oracle")
+    if not is_cohort(folder):
+        print("oracle: simulate fresh patients")
+        profile = real.provenance["config"]["profile"]
+        wanted = math.ceil(n * _SIMULATED_PER_PATIENT)
+        simulated_cohort(folder, wanted, config.data.simulation.seed + _OTHER_SEED, profile)
+    return read_cohort(folder)
+
+
+def _judged(
+    config: ComparisonConfig, real: Cohort, oracle: Cohort | None, made: list[Generated]
+) -> pd.DataFrame:
+    """Every score of every generator; of the reference rows once for each set of parts."""
+    found = []
+    referred: set[frozenset[str]] = set()
+    for one in made:
+        print(f"{one.name}: judge")
+        rows = [SYNTHETIC] if one.covers in referred else list(ROWS)
+        referred.add(one.covers)
+        scores = _scores_of(config, real, oracle, one, rows)
+        found.append(scores.assign(generator=one.name, covers=" ".join(sorted(one.covers))))
+    return pd.concat(found, ignore_index=True)
+
+
+def _scores_of(
+    config: ComparisonConfig,
+    real: Cohort,
+    oracle: Cohort | None,
+    one: Generated,
+    rows: list[str],
+) -> pd.DataFrame:
+    """Of one generator, computed unless that is done."""
+    kept = Path(config.paths.results) / f".{config.run_name}.parts"
+    file, plan_file = kept / f"{one.name}.csv", kept / f"{one.name}.json"
+    plan = {
+        "rows": rows,
+        "cohorts": [hash_of(Path(config.data.path)), hash_of(one.folder), str(config.oracle)],
+        "covers": sorted(one.covers),
+        "effort": [config.preset, config.max_patients, config.seed, list(config.metrics)],
+        "versions": versions(),
+    }
+    if file.exists() and plan_file.exists() and read_json(plan_file) == plan:
+        return pd.read_csv(file)
+    parts = {"stays": STAYS in one.covers, "codes": CODES in one.covers}
+    parts["series"] = SERIES in one.covers
+    evaluation = evaluate(
+        real.part(**parts),
+        read_cohort(one.folder),
+        oracle=None if oracle is None else oracle.part(**parts),
+        preset=config.preset,
+        metrics=config.metrics,
+        max_patients=config.max_patients,
+        seed=config.seed,
+        rows=rows,
+        keep=kept / one.name,
+    )
+    kept.mkdir(parents=True, exist_ok=True)
+    evaluation.scores.to_csv(file, index=False)
+    write_json(plan_file, plan)
+    return pd.read_csv(file)

@@ -1,0 +1,145 @@
+"""The comparison: every generator judged once, by the same scores, in one table."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from synehrgy.cli import compose
+from synehrgy.comparison import compare
+from synehrgy.comparison.compare import run_comparison
+from synehrgy.comparison.generated import Generated
+from synehrgy.comparison.headlines import HEADLINES
+from synehrgy.comparison.table import NOT_COVERED, latex, markdown, table_of
+from synehrgy.errors import UserError
+from synehrgy.evaluation.metrics import all_metrics
+from tests.cohorts import small_cohort, write
+
+DASH = NOT_COVERED
+EVERYTHING = frozenset({"stays", "codes", "series"})
+
+
+def config_of(cohort_folder, place, *more):
+    overrides = [
+        "data=cohort",
+        f"data.path={cohort_folder}",
+        f"paths.saved_models={place / 'saved_models'}",
+        f"paths.synthetic={place / 'synthetic'}",
+        f"paths.results={place / 'Results'}",
+        "run_name=some",
+        "names=[bootstrap,marginals]",
+        "metrics=[codes,series,structure,distances]",
+        "preset=quick",
+        "device=cpu",
+    ]
+    return compose("comparison", [*overrides, *more])
+
+
+@pytest.fixture(scope="module")
+def compared(cohort_folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("comparison")
+    write(small_cohort(40, seed=3).part(series=False), place / "outside")
+    more = [f"others={{codes_only: {place / 'outside'}}}", "methods={bootstrap: {noise: 0.05}}"]
+    return place, more, run_comparison(config_of(cohort_folder, place, *more))
+
+
+def test_headlines_are_scores_of_the_evaluation():
+    known = {name for metric in all_metrics() for name in metric.scales}
+    assert {headline.score for headline in HEADLINES} <= known
+
+
+def test_a_comparison_writes_its_table_its_figure_and_every_score(compared):
+    _, _, folder = compared
+    assert {file.name for file in folder.iterdir()} == {
+        *("comparison.csv", "comparison.json", "comparison.md", "comparison.png"),
+        *("comparison.svg", "comparison.tex", "scores.csv"),
+    }
+    table = pd.read_csv(folder / "comparison.csv")
+    mine = table[~table["is_reference"]]
+    assert set(mine["generator"]) == {"bootstrap", "marginals", "codes_only"}
+    value = mine.pivot(index="score", columns="generator", values="value")
+    assert np.isnan(value.loc["series/ks", "codes_only"])
+    assert value.loc["codes/js_distance"].notna().all()
+    assert value.loc["codes/pairs_error", "bootstrap"] < value.loc["codes/pairs_error", "marginals"]
+    # Real patients with noise are the trap: nearer to train than to held-out patients.
+    assert value.loc["distances/privacy_loss", "bootstrap"] > 0.1
+    assert value.loc["distances/privacy_loss", "marginals"] < 0.1
+    assert value.loc["seconds_to_fit"].drop("codes_only").notna().all()
+    noted = json.loads((folder / "comparison.json").read_text())
+    assert noted["patients"]["train"] == 72
+    assert [one["name"] for one in noted["generators"]] == ["bootstrap", "marginals", "codes_only"]
+
+
+def test_reference_rows_are_measured_once_for_each_set_of_parts(compared):
+    _, _, folder = compared
+    scores = pd.read_csv(folder / "scores.csv")
+    rows = scores.groupby("generator")["row"].unique()
+    assert set(rows["bootstrap"]) == {"synthetic", "test", "marginals", "train"}
+    assert set(rows["marginals"]) == {"synthetic"}
+    assert set(rows["codes_only"]) == {"synthetic", "test", "marginals", "train"}
+
+
+def test_what_is_done_is_not_done_again(compared, cohort_folder, monkeypatch):
+    place, more, folder = compared
+    before = pd.read_csv(folder / "scores.csv")
+
+    def again(*_, **__):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(compare, "evaluate", again)
+    monkeypatch.setattr(compare, "run_baseline", again)
+    run_comparison(config_of(cohort_folder, place, *more))
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), before)
+    with pytest.raises(AssertionError, match="done again"):
+        run_comparison(config_of(cohort_folder, place, *more, "seed=4", "run_name=other"))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("names=[marginal]", "no generator 'marginal'. Did you mean 'marginals'"),
+        ("methods={halo: {epochs: 2}}", "settings of 'halo', which is not compared"),
+        ("methods={bootstrap: {nois: 2}}", "bootstrap has no setting 'nois'. Did you mean 'noise'"),
+        ("others={bootstrap: /nowhere}", "the name of a generator of the toolkit"),
+        ("others={mine: /nowhere}", "/nowhere is not a cohort"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_words(override, says, cohort_folder, tmp_path):
+    with pytest.raises(UserError, match=says):
+        run_comparison(config_of(cohort_folder, tmp_path, override))
+
+
+def scores_of(**values):
+    """By the name of a generator or row: its distance of codes and its AUROC of mortality."""
+    rows = []
+    for name, (distance, auroc) in values.items():
+        row, generator = ("synthetic", name) if name in ("a", "b") else (name, "a")
+        rows.append(
+            (generator, row, "codes/js_distance", distance, distance - 0.01, distance + 0.01)
+        )
+        rows.append((generator, row, "utility/outcome/tstr_auroc", auroc, np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["generator", "row", "score", "value", "low", "high"])
+
+
+def test_the_best_generator_is_bold_and_references_are_not():
+    made = [Generated(name, name.upper(), None, EVERYTHING, 1.0, 20.0) for name in "ab"]
+    table = table_of(scores_of(a=(0.2, 0.9), b=(0.3, 0.8), test=(0.1, 0.95)), made)
+    best = table[table["best"]].set_index("score")["generator"]
+    assert best["codes/js_distance"] == "a"
+    assert best["utility/outcome/tstr_auroc"] == "a"
+    text = markdown(table)
+    assert f"| A | **0.200** (0.190{DASH}0.210) |" in text
+    assert f"| Ceiling: held-out real patients | 0.100 (0.090{DASH}0.110) |" in text
+    assert r"A & \textbf{0.200} (0.190--0.210) &" in latex(table)
+
+
+def test_what_is_not_covered_is_shown_as_such_and_wins_nothing():
+    made = [
+        Generated("a", "A", None, EVERYTHING),
+        Generated("b", "B", None, frozenset({"series"})),
+    ]
+    table = table_of(scores_of(a=(0.2, 0.9), b=(0.1, 0.8)), made)
+    line = next(line for line in markdown(table).splitlines() if line.startswith("| B |"))
+    assert set(line.removeprefix("| B ").strip("| ").split(" | ")) == {NOT_COVERED}
+    assert table[table["best"]].set_index("score").loc["codes/js_distance", "generator"] == "a"
