@@ -9,6 +9,7 @@ from pathlib import Path
 from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import parents
+from synehrgy.cohort.import_csv import import_csv
 from synehrgy.cohort.io import (
     CohortWriter,
     hash_of,
@@ -50,6 +51,7 @@ __all__ = [
     "export_csv",
     "export_meds",
     "hash_of",
+    "import_csv",
     "is_cohort",
     "parents",
     "read_cohort",

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from synehrgy.errors import UserError, nearest
@@ -117,6 +117,17 @@ class Schema:
     def labels_of(self, kind: str) -> list[Label]:
         """The labels of one kind, in declared order."""
         return [label for label in self.labels if label.kind == kind]
+
+    def part(self, *, codes: bool = True, series: bool = True) -> "Schema":
+        """The declaration without code systems, without series, or without both.
+
+        Labels that codes define stay, as facts whose reasons are not known any more.
+        """
+        found = self
+        if not codes:
+            labels = [replace(label, system=None, codes=[]) for label in self.labels]
+            found = replace(found, code_systems=[], labels=labels)
+        return found if series else replace(found, variables=[])
 
     def to_dict(self) -> dict[str, Any]:
         """The declaration as plain JSON values."""

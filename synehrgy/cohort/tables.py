@@ -1,7 +1,7 @@
 """The three tables of a cohort, on disk (Arrow types) and in memory (data frames)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -171,15 +171,13 @@ class Cohort:
         """
         if not stays:
             return self.of_stays(self.stays["stay_index"] == 0).part(codes=codes, series=series)
-        schema, of_codes, of_series = self.schema, self.codes, self.measurements
-        if not codes:
-            labels = [replace(label, system=None, codes=[]) for label in schema.labels]
-            schema = replace(schema, code_systems=[], labels=labels)
-            of_codes = of_codes.iloc[:0]
-        if not series:
-            schema = replace(schema, variables=[])
-            of_series = of_series.iloc[:0]
-        return Cohort(schema, self.stays, of_codes, of_series, self.provenance)
+        return Cohort(
+            self.schema.part(codes=codes, series=series),
+            self.stays,
+            self.codes if codes else self.codes.iloc[:0],
+            self.measurements if series else self.measurements.iloc[:0],
+            self.provenance,
+        )
 
     def select(self, split: str | None = None, subjects: Collection[int] | None = None) -> "Cohort":
         """The part of the cohort in a split, of some subjects, or both; order is kept.
