@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from synehrgy.provenance import now, versions
 from synehrgy.settings import BaselineConfig, ComparisonConfig, PreprocessSettings
 from synehrgy.sources import make_cohort, simulated_cohort
 
-COMPARISON_FILE, SCORES_FILE = "comparison.json", "scores.csv"
+COMPARISON_FILE, SCORES_FILE, TABLES_FOLDER = "comparison.json", "scores.csv", "tables"
 
 # Patients to simulate for each that is wanted: some are no intensive-care patients.
 _SIMULATED_PER_PATIENT = 1 / 0.65
@@ -33,7 +34,8 @@ def run_comparison(config: ComparisonConfig) -> Path:
     """Fit, sample and judge every generator, and write the table.
 
     Writes ``<paths.results>/<run_name>/``: the table (``comparison.md``, ``.csv``, ``.tex``), its
-    figure (PNG, SVG), ``scores.csv`` with every score of every generator, and ``comparison.json``.
+    figure (PNG, SVG), ``scores.csv`` with every score of every generator, ``comparison.json``, and
+    ``<name>/`` with the tables that lie behind the scores of each, as Parquet.
     What is finished is kept, so that the same command goes on from there, and one with more
     generators does not repeat the others.
 
@@ -65,6 +67,8 @@ def run_comparison(config: ComparisonConfig) -> Path:
     out = Path(config.paths.results) / config.run_name
     with new_folder(out, lambda path: (path / COMPARISON_FILE).exists()) as folder:
         scores.to_csv(folder / SCORES_FILE, index=False)
+        for one in made:
+            shutil.copytree(_kept(config) / one.name / TABLES_FOLDER, folder / one.name)
         table = table_of(scores, made)
         write_tables(folder, table)
         draw(folder, table)
@@ -165,8 +169,8 @@ def _scores_of(
     rows: list[str],
 ) -> pd.DataFrame:
     """Of one generator, computed unless that is done."""
-    kept = Path(config.paths.results) / f".{config.run_name}.parts"
-    file, plan_file = kept / f"{one.name}.csv", kept / f"{one.name}.json"
+    place = _kept(config) / one.name
+    file, plan_file = place / SCORES_FILE, place / "plan.json"
     plan = {
         "rows": rows,
         "cohorts": [hash_of(Path(config.data.path)), hash_of(one.folder), str(config.oracle)],
@@ -174,7 +178,8 @@ def _scores_of(
         "effort": [config.preset, config.max_patients, config.seed, list(config.metrics)],
         "versions": versions(),
     }
-    if file.exists() and plan_file.exists() and read_json(plan_file) == plan:
+    # With its plan a result is complete.
+    if plan_file.exists() and read_json(plan_file) == plan:
         return pd.read_csv(file)
     parts = {"stays": STAYS in one.covers, "codes": CODES in one.covers}
     parts["series"] = SERIES in one.covers
@@ -187,9 +192,17 @@ def _scores_of(
         max_patients=config.max_patients,
         seed=config.seed,
         rows=rows,
-        keep=kept / one.name,
+        keep=place.with_name(f"{one.name}.metrics"),
     )
-    kept.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    (place / TABLES_FOLDER).mkdir(parents=True)
     evaluation.scores.to_csv(file, index=False)
+    for name, table in evaluation.tables.items():
+        table.to_parquet(place / TABLES_FOLDER / f"{name}.parquet", index=False)
     write_json(plan_file, plan)
     return pd.read_csv(file)
+
+
+def _kept(config: ComparisonConfig) -> Path:
+    """What is finished of each generator."""
+    return Path(config.paths.results) / f".{config.run_name}.parts"

@@ -54,7 +54,9 @@ def test_a_comparison_writes_its_table_its_figure_and_every_score(compared):
     assert {file.name for file in folder.iterdir()} == {
         *("comparison.csv", "comparison.json", "comparison.md", "comparison.png"),
         *("comparison.svg", "comparison.tex", "scores.csv"),
+        *("bootstrap", "marginals", "codes_only"),
     }
+    assert len(pd.read_parquet(folder / "bootstrap" / "series_summary.parquet"))
     table = pd.read_csv(folder / "comparison.csv")
     mine = table[~table["is_reference"]]
     assert set(mine["generator"]) == {"bootstrap", "marginals", "codes_only"}
