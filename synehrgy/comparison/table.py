@@ -82,7 +82,7 @@ def write_tables(folder: Path, table: pd.DataFrame) -> None:
 def wide(table: pd.DataFrame, group: str) -> pd.DataFrame:
     """A line per generator, a column per headline of a group; texts, best ones between ``**``."""
     mine = table[table["group"] == group]
-    cells = mine.assign(cell=[_cell(*row) for row in _cells(mine)])
+    cells = mine.assign(cell=[cell(*row) for row in _cells(mine)])
     order = list(dict.fromkeys(zip(mine["generator"], mine["title"], strict=True)))
     found = cells.pivot(index=["generator", "title"], columns="column", values="cell")
     found = found.reindex(index=order, columns=list(dict.fromkeys(mine["column"])))
@@ -94,7 +94,8 @@ def _cells(table: pd.DataFrame) -> list[tuple[float, float, float, bool, str]]:
     return list(table[columns].itertuples(index=False, name=None))
 
 
-def _cell(value: float, low: float, high: float, best: bool, group: str) -> str:
+def cell(value: float, low: float, high: float, best: bool = False, group: str = "") -> str:
+    """A number and its 95 % interval as text; that of the best one between ``**``."""
     if np.isnan(value):
         return NOT_COVERED
     if group == "Time":

@@ -11,6 +11,7 @@ from synehrgy.comparison import compare
 from synehrgy.comparison.compare import run_comparison
 from synehrgy.comparison.generated import Generated
 from synehrgy.comparison.headlines import HEADLINES
+from synehrgy.comparison.results import Results
 from synehrgy.comparison.table import NOT_COVERED, latex, markdown, table_of
 from synehrgy.errors import UserError
 from synehrgy.evaluation.metrics import all_metrics
@@ -145,3 +146,21 @@ def test_what_is_not_covered_is_shown_as_such_and_wins_nothing():
     line = next(line for line in markdown(table).splitlines() if line.startswith("| B |"))
     assert set(line.removeprefix("| B ").strip("| ").split(" | ")) == {NOT_COVERED}
     assert table[table["best"]].set_index("score").loc["codes/js_distance", "generator"] == "a"
+
+
+def test_a_notebook_can_look_into_it(compared):
+    _, _, folder = compared
+    results = Results(folder)
+    assert list(results.generators) == ["bootstrap", "marginals", "codes_only"]
+    table = results.table({"codes/js_distance": "codes", "series/ks": "series"})
+    scores = results.scores.set_index(["generator", "row", "score"])["value"]
+    expected = scores["bootstrap", "synthetic", "codes/js_distance"]
+    assert table.loc["Real patients with noise", "codes"].startswith(f"{expected:.3f} (")
+    assert table.loc["codes_only", "series"] == ""
+    assert table.index[-1] == "Floor: independent columns"
+    assert results.figure("code_prevalence", "bootstrap") is not None
+    assert results.figure("series_histograms", "codes_only") is None
+    with pytest.raises(UserError, match=r"no figure 'code_prevalense'\. Did you mean"):
+        results.figure("code_prevalense", "bootstrap")
+    with pytest.raises(UserError, match="holds no comparison"):
+        Results(folder.parent)
