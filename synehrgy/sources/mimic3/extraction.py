@@ -8,7 +8,7 @@ names no line in its errors, and groups in memory only.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -213,12 +213,15 @@ def _database(
             ) from None
         try:
             with connection:
-                # Progress is shown here, not by DuckDB; a query's profile tells the rows it read.
+                # A query's profile tells the rows it read.
                 connection.execute(
-                    "SET enable_progress_bar = true; SET enable_progress_bar_print = false; "
-                    "SET enable_profiling = 'json'; "
-                    f"SET profiling_output = {sql_text(profile)}"
+                    f"SET enable_profiling = 'json'; SET profiling_output = {sql_text(profile)}"
                 )
+                # Progress is shown here, not by DuckDB, which in a notebook does not even count it
+                # without a package of its own.
+                with suppress(duckdb.InvalidInputException):
+                    connection.execute("SET enable_progress_bar = true")
+                    connection.execute("SET enable_progress_bar_print = false")
                 yield connection, profile
         except duckdb.OutOfMemoryException as error:
             raise UserError(
