@@ -80,7 +80,8 @@ def test_patients_can_be_simulated_and_extracted_in_a_notebook(tmp_path):
             nbformat.v4.new_code_cell(
                 "from synehrgy.cohort import read_cohort\n"
                 "from synehrgy.sources import simulated_cohort\n"
-                f"read_cohort(simulated_cohort({str(tmp_path / 'cohort')!r}, 30, seed=0)).n_patients"
+                f"folder = {str(tmp_path / 'cohort')!r}\n"
+                "read_cohort(simulated_cohort(folder, 30, seed=0)).n_patients"
             )
         ]
     )

@@ -1,4 +1,4 @@
-"""Ours, with the settings that did best in the comparison, behind the same interface."""
+"""Ours: the modern GPT over whole records with all codes, behind the same interface."""
 
 from dataclasses import dataclass
 from typing import Any
