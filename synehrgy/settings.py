@@ -593,7 +593,7 @@ class EvaluateConfig:
 class BaselineConfig:
     """python -m synehrgy.baselines: another generator, fitted on a cohort, and its patients."""
 
-    name: str = setting(MISSING, "which generator; docs/baselines.md describes them", is_name=True)
+    name: str = setting(MISSING, "which generator; docs/comparison.md describes them", is_name=True)
     run_name: str | None = setting(
         None,
         "name of its folders in paths.saved_models and paths.synthetic; null: name",

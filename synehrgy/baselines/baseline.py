@@ -1,6 +1,8 @@
 """What a baseline is: a generator that is fitted on a cohort and samples another."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +21,14 @@ PARTS = {
 }
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators of PyTorch with a seed, on all devices; as they were in the end."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
 class Baseline(ABC):
     """A generator of patients. A file in this package with such a class is all it takes.
 
@@ -28,6 +38,7 @@ class Baseline(ABC):
         source: the paper that it is written from; None: it has none.
         covers: which of ``PARTS`` it generates. What it does not cover its cohorts do not have: no
             codes, no series, or one stay per patient.
+        competes: whether it can be the best; the floor and the trap cannot.
         Settings: a dataclass of its settings, all with defaults.
     """
 
@@ -35,6 +46,7 @@ class Baseline(ABC):
     title: ClassVar[str]
     source: ClassVar[str | None] = None
     covers: ClassVar[frozenset[str]] = frozenset(PARTS)
+    competes: ClassVar[bool] = True
     Settings: ClassVar[type]
 
     def __init__(self, **settings: Any) -> None:

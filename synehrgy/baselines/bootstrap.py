@@ -29,6 +29,7 @@ class Bootstrap(KeepsPatients):
 
     name = "bootstrap"
     title = "Real patients with noise"
+    competes = False
     Settings = BootstrapSettings
 
     def sample(self, n: int, *, seed: int, device: torch.device, progress: bool) -> Cohort:

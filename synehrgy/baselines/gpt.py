@@ -9,10 +9,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from synehrgy.baselines.baseline import Baseline
+from synehrgy.baselines.baseline import Baseline, seeded
 from synehrgy.cohort import Cohort, CohortWriter
 from synehrgy.generation.api import SynEHRgy
-from synehrgy.settings import DataSettings, PathSettings, TokenSettings, TrainConfig
+from synehrgy.settings import (
+    DataSettings,
+    PathSettings,
+    TokenSettings,
+    TrainConfig,
+    WandbSettings,
+)
 from synehrgy.tokenizer import preprocess_tokens
 from synehrgy.training.loop import train as train_model
 
@@ -52,9 +58,11 @@ class TrainedGPT(Baseline, ABC):
             device=str(device),
             data=DataSettings(name="cohort", source="cohort", path=str(place / "cohort")),
             paths=PathSettings(saved_models=str(place), synthetic=str(place), results=str(place)),
+            wandb=WandbSettings(mode="disabled"),
             **self.config(),
         )
-        self.run = train_model(config)
+        with seeded(seed):
+            self.run = train_model(config)
 
     def sample(self, n: int, *, seed: int, device: torch.device, progress: bool) -> Cohort:
         """Sample records and decode them."""

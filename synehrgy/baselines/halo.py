@@ -26,9 +26,9 @@ What differs from the paper:
 - What comes next (a visit of hours, another stay, the end) is drawn from the history by a layer of
   its own, where the paper has special elements.
 - The bins of a variable and its absence are alternatives of one softmax; the paper predicts each
-  element by itself. Bins have equal shares of the values seen, and values are drawn from the
-  quantiles within a bin; the paper has bins of a fixed width and draws evenly. Time since the last
-  visit is exact to the step.
+  element by itself. Bins have equal shares of the values seen, as far as ties allow, and values
+  are drawn from the quantiles within a bin; the paper has bins of a fixed width and draws evenly.
+  Time since the last visit is exact to the step.
 - The hidden layer of the fine module is narrower than the paper's, with some units for each place
   in the order and not one for each element. Codes are ordered by where they are listed, and share
   ``code_places`` places of equal numbers of codes per stay; those of one place, mostly rare ones,
@@ -56,7 +56,7 @@ from scipy.special import ndtr, ndtri
 from torch import nn
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import Baseline
+from synehrgy.baselines.baseline import Baseline, seeded
 from synehrgy.baselines.halo_network import HOURS, STAY, Drawn, Layout, Network, Sizes, Visits
 from synehrgy.baselines.records import assemble, labels_of_codes
 from synehrgy.baselines.series import SeriesGrid
@@ -216,10 +216,8 @@ class Halo(Baseline):
         self.series = Bins(SeriesGrid.fit(train, settings.n_steps, settings.step), settings.n_bins)
         self.codes, self.code_places = _order(train, settings.code_places)
         self.n_stays = int(train.stays["stay_index"].max()) + 1
-        devices = range(torch.cuda.device_count())
         # Weights and dropout draw from the global generators, which are set back after it.
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build()
             self._train(self._visits(train), self._visits(val), seed, device, progress)
 

@@ -20,6 +20,7 @@ class Marginals(KeepsPatients):
 
     name = "marginals"
     title = "Independent columns"
+    competes = False
     Settings = MarginalsSettings
 
     def sample(self, n: int, *, seed: int, device: torch.device, progress: bool) -> Cohort:
@@ -112,14 +113,14 @@ def _measurements(cohort: Cohort, stays: pd.DataFrame, rng: np.random.Generator)
     keep = pd.DataFrame({"stay": stay, "hours": hours}).drop_duplicates()
     keep = keep.sort_values(["stay", "hours"], ignore_index=True)
     parts = []
-    for rank, variable in enumerate(cohort.schema.variables):
+    for variable in cohort.schema.variables:
         mine = rows[rows["variable"] == variable.name]
         if mine.empty:
             continue
         chosen = np.flatnonzero(rng.random(len(keep)) < len(mine) / len(points))
         value = mine[["value", "level"]].sample(len(chosen), replace=True, random_state=rng)
         part = keep.iloc[chosen].reset_index(drop=True)
-        part = part.assign(variable=variable.name, rank=rank)
+        part = part.assign(variable=variable.name)
         parts.append(pd.concat([part, value.reset_index(drop=True)], axis=1))
     found = pd.concat(parts, ignore_index=True)
     found = found.sort_values(["stay", "hours", "variable"], ignore_index=True)

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import CODES, STAYS, Baseline
+from synehrgy.baselines.baseline import CODES, STAYS, Baseline, seeded
 from synehrgy.baselines.promptehr_network import MASK, PAD, Grammar, PromptedTransformer, Tokens
 from synehrgy.baselines.records import assemble, labels_of_codes
 from synehrgy.cohort import Cohort, CohortWriter, Covariate, read_cohort
@@ -146,8 +146,7 @@ class Promptehr(Baseline):
             "n_layer": settings.n_layer,
             "n_head": settings.n_head,
         }
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build()
             self._train(self._visits(train), self._visits(val), seed, device, progress)
 
@@ -166,15 +165,20 @@ class Promptehr(Baseline):
         stay = pd.Index(stays["stay_id"]).get_indexer(pd.Index(rows["stay_id"]))
         system, code = (rows[column].astype(object).to_numpy() for column in ("system", "code"))
         spans: list[list[Tokens]] = [[] for _ in range(len(stays))]
-        for one, codes, first in zip(
-            cohort.schema.code_systems, self.codes, self.grammar.first, strict=True
+        for one, codes, first, most in zip(
+            cohort.schema.code_systems,
+            self.codes,
+            self.grammar.first,
+            self.sizes["most"],
+            strict=True,
         ):
             at = pd.Index(codes, dtype=object).get_indexer(pd.Index(code, dtype=object))
             mine = (system == one.name) & (at >= 0)
             ends = np.cumsum(np.bincount(stay[mine], minlength=len(stays)))[:-1]
             tokens = (first + at[mine])[np.argsort(stay[mine], kind="stable")]
             for listed, span in zip(spans, np.split(tokens, ends), strict=False):
-                listed.append(span)
+                # Stays of other patients may have more codes than there are places for.
+                listed.append(span[:most])
         number = stays.groupby("subject_id").cumcount()
         earlier = [range(i - k, i) for i, k in enumerate(number)]
         return Visits(spans, earlier, *self._demographics(stays))

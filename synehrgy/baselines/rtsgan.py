@@ -45,7 +45,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import SERIES, Baseline
+from synehrgy.baselines.baseline import SERIES, Baseline, seeded
 from synehrgy.baselines.records import assemble
 from synehrgy.baselines.rtsgan_network import (
     Autoencoder,
@@ -140,8 +140,7 @@ class Rtsgan(Baseline):
 
     def _build(self, hidden: int, noise: int, seed: int) -> None:
         layouts = Layout.of(self.facts), Layout.of(self.series)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.autoencoder = Autoencoder(*layouts, self.series.n_steps, hidden)
             self.generator = Generator(noise, self.autoencoder.width)
 
@@ -197,8 +196,7 @@ class Rtsgan(Baseline):
         self.autoencoder.scale.copy_(vectors.square().mean(0).sqrt().clamp(min=1e-6))
         vectors = vectors / self.autoencoder.scale
         generator = self.generator.to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             judge = critic(self.autoencoder.width).to(device)
         of_generator, of_critic = (
             torch.optim.RMSprop(network.parameters(), settings.gan_learning_rate)

@@ -1,7 +1,6 @@
 """From a configuration to a fitted baseline and its patients on disk."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ def run_baseline(config: BaselineConfig) -> Path:
         "baseline": config.name,
         "covers": sorted(kind.covers),
         "cohort": report["plan"]["cohort"],
+        "settings": report["plan"]["settings"],
+        "n_samples": config.n_samples,
         "config": asdict(config),
         "seed": config.seed,
         "versions": versions(),
@@ -86,18 +87,19 @@ def read_made(config: BaselineConfig) -> dict[str, Any] | None:
         return None
     file = out / GENERATION_FILE
     noted: dict[str, Any] = read_json(file) if file.exists() else {}
-    mine = _decides(asdict(config)) | {"cohort": hash_of(Path(config.data.path))}
-    if _decides(noted.get("config", {})) | {"cohort": noted.get("cohort")} != mine:
+    mine = {
+        "baseline": config.name,
+        "settings": asdict(baselines()[config.name](**config.method).settings),
+        "n_samples": config.n_samples,
+        "seed": config.seed,
+        "cohort": hash_of(Path(config.data.path)),
+    }
+    if {key: noted.get(key) for key in mine} != mine:
         raise UserError(
             f"{out} holds patients that were made with other settings or of another cohort. Remove "
             "it, or choose another run_name."
         )
     return noted
-
-
-def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide about the patients."""
-    return {key: config.get(key) for key in ("name", "method", "n_samples", "seed")}
 
 
 def _fitted(
@@ -107,7 +109,7 @@ def _fitted(
     path = Path(config.data.path)
     plan = {
         "baseline": config.name,
-        "method": dict(config.method),
+        "settings": asdict(kind(**config.method).settings),
         "seed": config.seed,
         "cohort": hash_of(path),
     }
@@ -116,7 +118,8 @@ def _fitted(
         if noted["plan"] != plan:
             raise UserError(
                 f"{folder} holds {noted['plan']['baseline']} fitted with other settings or on "
-                "another cohort. overwrite=True replaces it; run_name=<another> keeps both."
+                "another cohort. Remove it, replace it with overwrite=True, or choose another "
+                "run_name."
             )
         return kind.load(folder / LEARNT_FOLDER, **config.method), noted
     cohort = read_cohort(path)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from synehrgy.cohort import Cohort, Schema, Variable
 
@@ -140,8 +140,6 @@ class SeriesGrid:
         return np.asarray(ndtri(np.clip((up + down) / 2, edge, 1 - edge)))
 
     def _values(self, name: str, scores: Floats) -> NDArray[np.float64]:
-        from scipy.special import ndtr
-
         quantiles = np.asarray(self.quantiles[name])
         share = ndtr(scores.astype(np.float64))
         if not len(quantiles):

@@ -46,7 +46,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 from tqdm import tqdm, trange
 
-from synehrgy.baselines.baseline import SERIES
+from synehrgy.baselines.baseline import SERIES, seeded
 from synehrgy.baselines.keeps import KeepsPatients
 from synehrgy.baselines.records import assemble
 from synehrgy.baselines.series import Floats, SeriesGrid
@@ -137,8 +137,7 @@ class Timehr(KeepsPatients):
 
     def _build(self, seed: int) -> None:
         n_conditions = self._conditions().shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.masks, self.values = (
                 Generator(
                     self.shape,
@@ -235,8 +234,7 @@ class Timehr(KeepsPatients):
         """The average of a generator over its training against a critic."""
         settings = self.settings
         _, known, given = batch()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
+        with seeded(int(torch.randint(2**31, (), generator=rng))):
             critic = Critic(self.shape, known.shape[1], given.shape[1], settings.features)
         generator, critic = generator.to(given.device), critic.to(given.device)
         average = deepcopy(generator)

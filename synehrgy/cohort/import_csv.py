@@ -78,7 +78,10 @@ def _read(file: Path, table: str, schema: Schema, optional: set[str] | None = No
     try:
         read = pa_csv.read_csv(
             file,
-            convert_options=pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+            # Only what is empty is missing: a level may be called NA.
+            convert_options=pa_csv.ConvertOptions(
+                column_types=types, strings_can_be_null=True, null_values=[""]
+            ),
         )
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; it has a row for each stay.") from None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +12,15 @@ import pandas as pd
 from synehrgy.baselines import CODES, PARTS, SERIES, STAYS, baselines
 from synehrgy.baselines.run import read_made, run_baseline
 from synehrgy.cohort import Cohort, hash_of, is_cohort, read_cohort, read_schema
+from synehrgy.cohort.futures import GENERATION_FILE
 from synehrgy.comparison.figure import draw
 from synehrgy.comparison.generated import Generated
 from synehrgy.comparison.table import table_of, write_tables
 from synehrgy.errors import UserError, nearest
-from synehrgy.evaluation.api import evaluate
+from synehrgy.evaluation.api import chosen_metrics, evaluate
+from synehrgy.evaluation.compare import code_hash
 from synehrgy.evaluation.metric import ROWS, SYNTHETIC
+from synehrgy.evaluation.rows import as_covered, check_same_schema
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.provenance import now, versions
 from synehrgy.settings import BaselineConfig, ComparisonConfig, PreprocessSettings
@@ -37,7 +41,7 @@ def run_comparison(config: ComparisonConfig) -> Path:
     figure (PNG, SVG), ``scores.csv`` with every score of every generator, ``comparison.json``, and
     ``<name>/`` with the tables that lie behind the scores of each, as Parquet.
     What is finished is kept, so that the same command goes on from there, and one with more
-    generators does not repeat the others.
+    generators does not fit and sample the others again.
 
     Returns:
         The folder of the results.
@@ -55,13 +59,21 @@ def run_comparison(config: ComparisonConfig) -> Path:
     unknown = sorted(set(config.methods) - set(names))
     if unknown:
         raise UserError(f"methods has settings of {unknown[0]!r}, which is not compared.")
+    # Mistakes are found before anything is fitted.
+    for name in names:
+        baselines()[name](**config.methods.get(name, {}))
+    chosen_metrics(config.preset, config.metrics)
+    others = [_outside(name, Path(folder)) for name, folder in config.others.items()]
     path = Path(config.data.path)
     if not is_cohort(path) and config.data.source == "simulated":
         make_cohort(config.data, PreprocessSettings(profile=config.profile))
     real = read_cohort(path)
-    n = config.n_samples or real.select(split="train").n_patients
-    made = [_made(config, name, n) for name in names]
-    made += [_outside(name, Path(folder)) for name, folder in config.others.items()]
+    n_train = real.select(split="train").n_patients
+    n = config.n_samples or n_train
+    print(f"{path}: {real.n_patients:,} patients, {n_train:,} of them to learn from")
+    for one in others:
+        _check_other(one, real, n)
+    made = [_made(config, name, n) for name in names] + others
     oracle = _oracle(config, real, n)
     scores = _judged(config, real, oracle, made)
     out = Path(config.paths.results) / config.run_name
@@ -76,7 +88,7 @@ def run_comparison(config: ComparisonConfig) -> Path:
             "config": asdict(config),
             "made": now(),
             "versions": versions(),
-            "patients": {"train": n, "all": real.n_patients},
+            "patients": {"train": n_train, "generated": n, "all": real.n_patients},
             "generators": [
                 {**asdict(one), "folder": str(one.folder), "covers": sorted(one.covers)}
                 for one in made
@@ -101,16 +113,17 @@ def _made(config: ComparisonConfig, name: str, n: int) -> Generated:
         paths=config.paths,
     )
     folder = Path(config.paths.synthetic) / run_name
-    print(f"{name}: {'as it was made before' if read_made(mine) else 'fit and sample'}")
-    if read_made(mine) is None:
-        run_baseline(mine)
     made = read_made(mine)
-    assert made is not None
+    print(f"{name}: {'fit and sample' if made is None else 'as it was made before'}")
+    if made is None:
+        run_baseline(mine)
+        made = read_json(folder / GENERATION_FILE)
     return Generated(
         name,
-        baselines()[name].title,
+        _title(baselines()[name].title, baselines()[name].covers),
         folder,
         baselines()[name].covers,
+        baselines()[name].competes,
         made["seconds_to_fit"],
         made["seconds"] / made["records"] * 1000,
     )
@@ -118,8 +131,14 @@ def _made(config: ComparisonConfig, name: str, n: int) -> Generated:
 
 def _outside(name: str, folder: Path) -> Generated:
     """Patients of a generator that is none of ours, as a cohort; covers what they have."""
-    if name in baselines():
+    taken = {kind.title.lower() for kind in baselines().values()} | set(baselines())
+    if name.lower() in taken:
         raise UserError(f"others.{name}: this is the name of a generator of the toolkit.")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(
+            f"others: {name!r} is no name; it has letters, digits and . _ - + only, and begins "
+            "with a letter or digit."
+        )
     schema, _ = read_schema(folder)
     cohort = read_cohort(folder)
     has = {
@@ -127,27 +146,44 @@ def _outside(name: str, folder: Path) -> Generated:
         CODES: bool(schema.code_systems),
         SERIES: bool(schema.variables),
     }
-    return Generated(name, name, folder, frozenset(part for part in PARTS if has[part]))
+    covers = frozenset(part for part in PARTS if has[part])
+    return Generated(name, _title(name, covers), folder, covers)
 
 
-def _oracle(config: ComparisonConfig, real: Cohort, n: int) -> Cohort | None:
+def _title(title: str, covers: frozenset[str]) -> str:
+    return title if STAYS in covers else f"{title} (first stays)"
+
+
+def _check_other(other: Generated, real: Cohort, n: int) -> None:
+    """Refuse patients of other columns, or fewer than the others generate."""
+    cohort = read_cohort(other.folder)
+    check_same_schema(as_covered(real, cohort), cohort)
+    if cohort.n_patients < n:
+        raise UserError(
+            f"others.{other.name} has {cohort.n_patients:,} patients, the others generate {n:,}. "
+            f"Give more of them, or n_samples={cohort.n_patients}."
+        )
+
+
+def _oracle(config: ComparisonConfig, real: Cohort, n: int) -> Path | None:
     """Fresh patients: those that were given, or of simulated ones as many as are generated."""
     if config.oracle is not None:
-        return read_cohort(Path(config.oracle))
+        return Path(config.oracle)
     if real.provenance.get("simulated") is not True:
         return None
-    path = Path(config.data.path)
-    folder = path.with_name(f"{path.name}-oracle")
+    path, profile = Path(config.data.path), real.provenance["config"]["profile"]
+    wanted = math.ceil(n * _SIMULATED_PER_PATIENT)
+    seed = config.data.simulation.seed + _OTHER_SEED
+    # The name says what is in it, so that no other one is taken for it.
+    folder = path.with_name(f"{path.name}-oracle-{profile}-{wanted}-{seed}")
     if not is_cohort(folder):
         print("oracle: simulate fresh patients")
-        profile = real.provenance["config"]["profile"]
-        wanted = math.ceil(n * _SIMULATED_PER_PATIENT)
-        simulated_cohort(folder, wanted, config.data.simulation.seed + _OTHER_SEED, profile)
-    return read_cohort(folder)
+        simulated_cohort(folder, wanted, seed, profile)
+    return folder
 
 
 def _judged(
-    config: ComparisonConfig, real: Cohort, oracle: Cohort | None, made: list[Generated]
+    config: ComparisonConfig, real: Cohort, oracle: Path | None, made: list[Generated]
 ) -> pd.DataFrame:
     """Every score of every generator; of the reference rows once for each set of parts."""
     found = []
@@ -164,18 +200,20 @@ def _judged(
 def _scores_of(
     config: ComparisonConfig,
     real: Cohort,
-    oracle: Cohort | None,
+    oracle: Path | None,
     one: Generated,
     rows: list[str],
 ) -> pd.DataFrame:
     """Of one generator, computed unless that is done."""
+    paths = [Path(config.data.path), one.folder, *([] if oracle is None else [oracle])]
     place = _kept(config) / one.name
     file, plan_file = place / SCORES_FILE, place / "plan.json"
     plan = {
         "rows": rows,
-        "cohorts": [hash_of(Path(config.data.path)), hash_of(one.folder), str(config.oracle)],
+        "cohorts": [hash_of(path) for path in paths],
         "covers": sorted(one.covers),
         "effort": [config.preset, config.max_patients, config.seed, list(config.metrics)],
+        "code": code_hash(),
         "versions": versions(),
     }
     # With its plan a result is complete.
@@ -186,7 +224,7 @@ def _scores_of(
     evaluation = evaluate(
         real.part(**parts),
         read_cohort(one.folder),
-        oracle=None if oracle is None else oracle.part(**parts),
+        oracle=None if oracle is None else read_cohort(oracle).part(**parts),
         preset=config.preset,
         metrics=config.metrics,
         max_patients=config.max_patients,

@@ -27,6 +27,8 @@ def draw(folder: Path, table: pd.DataFrame) -> None:
 
     measured = table.groupby("score")["value"].transform("count") > 0
     shown = table[(table["group"] != "Time") & measured]
+    if shown.empty:
+        return
     groups = list(dict.fromkeys(shown["group"]))
     generators = list(dict.fromkeys(shown.loc[~shown["is_reference"], "title"]))
     with rc_context(FIGURES):

@@ -14,6 +14,7 @@ class Generated:
         title: for people.
         folder: of the cohort.
         covers: parts of a cohort that it generates.
+        competes: whether it can be the best.
         seconds_to_fit, seconds_per_1000: that it took; NaN if nobody knows.
     """
 
@@ -21,5 +22,6 @@ class Generated:
     title: str
     folder: Path
     covers: frozenset[str]
+    competes: bool = True
     seconds_to_fit: float = math.nan
     seconds_per_1000: float = math.nan

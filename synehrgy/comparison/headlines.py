@@ -13,25 +13,57 @@ class Headline:
         score: its name in the evaluation.
         title: a short one.
         group: that it stands under.
-        needs: parts that a generator must cover to be asked.
         goal: ``low`` or ``high``: which is better.
     """
 
     score: str
     title: str
     group: str
-    needs: frozenset[str]
     goal: str = "low"
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Parts that a generator must cover to be asked."""
+        return needs_of(self.score)
 
-def _of(group: str, needs: set[str], *rows: tuple[str, str, str]) -> list[Headline]:
-    return [Headline(score, title, group, frozenset(needs), goal) for score, title, goal in rows]
+
+_EVERYTHING = {STAYS, CODES, SERIES}
+# By the beginning of the name of a score; privacy is asked of everyone.
+_NEEDS = {
+    "codes/": {CODES},
+    "code_sequences/sequential": {STAYS, CODES},
+    "code_sequences/recurrence": {STAYS, CODES},
+    "code_sequences/": {CODES},
+    "two_sample/codes": {CODES},
+    "two_sample/series": {SERIES},
+    "two_sample/": _EVERYTHING,
+    "series/": {SERIES},
+    "dynamics/": {SERIES},
+    "correlation/": {SERIES},
+    "co_observation/": {SERIES},
+    "manifold/": {SERIES},
+    "utility/": {SERIES},
+    "sequence_utility/": {SERIES},
+    "structure/": {STAYS},
+    "across/": _EVERYTHING,
+    "consistency/": _EVERYTHING,
+}
+
+
+def needs_of(score: str) -> frozenset[str]:
+    """Parts that a generator must cover to be asked for a score."""
+    name = score.removeprefix("published/")
+    found = (needs for beginning, needs in _NEEDS.items() if name.startswith(beginning))
+    return frozenset(next(found, set()))
+
+
+def _of(group: str, *rows: tuple[str, str, str]) -> list[Headline]:
+    return [Headline(score, title, group, goal) for score, title, goal in rows]
 
 
 HEADLINES = [
     *_of(
         "Codes",
-        {CODES},
         ("codes/js_distance", "distribution", "low"),
         ("codes/missing_tail", "tail missing", "low"),
         ("codes/pairs_error", "co-occurrence", "low"),
@@ -39,7 +71,6 @@ HEADLINES = [
     ),
     *_of(
         "Series",
-        {SERIES},
         ("series/ks", "distribution", "low"),
         ("correlation/within", "correlation", "low"),
         ("dynamics/autocorrelation", "memory", "low"),
@@ -47,7 +78,6 @@ HEADLINES = [
     ),
     *_of(
         "Records",
-        {STAYS, CODES, SERIES},
         ("structure/mean", "structure", "low"),
         ("across/difference", "across types", "low"),
         ("consistency/any", "contradictions", "low"),
@@ -55,13 +85,11 @@ HEADLINES = [
     ),
     *_of(
         "Utility",
-        {SERIES},
         ("utility/outcome/tstr_auroc", "outcomes", "high"),
         ("utility/phenotype/tstr_macro_auroc", "phenotypes", "high"),
     ),
     *_of(
         "Privacy",
-        set(),
         ("membership/density_ratio/auroc", "membership", "low"),
         ("memorisation/run/auroc", "shared runs", "low"),
         ("distances/privacy_loss", "neighbours", "low"),

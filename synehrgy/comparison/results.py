@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from synehrgy.comparison.compare import COMPARISON_FILE, SCORES_FILE
-from synehrgy.comparison.table import REFERENCES, cell
+from synehrgy.comparison.headlines import needs_of
+from synehrgy.comparison.table import REFERENCES, cell, reference_scores
 from synehrgy.errors import UserError, nearest
 from synehrgy.evaluation.metric import SYNTHETIC
 from synehrgy.evaluation.report.figures import DRAWINGS
@@ -57,19 +58,15 @@ class Results:
             Texts; a line per generator and reference that has any of the scores.
         """
         lines: dict[str, dict[str, str]] = {}
-        mine = self.scores[self.scores["score"].isin(list(columns))]
-        whole = mine["covers"].str.len() == mine["covers"].str.len().max()
-        parts = [
-            (title, mine[(mine["generator"] == name) & (mine["row"] == SYNTHETIC)])
-            for name, title in self.generators.items()
-        ]
-        parts += [
-            (title, mine[(mine["row"] == row) & whole].drop_duplicates("score"))
-            for row, title in REFERENCES.items()
-        ]
-        for title, part in parts:
-            values = part[["score", "value", "low", "high"]].itertuples(index=False, name=None)
-            lines[title] = {columns[score]: cell(*numbers) for score, *numbers in values}
+        synthetic = self.scores[self.scores["row"] == SYNTHETIC]
+        for one in self.made["generators"]:
+            mine = synthetic[synthetic["generator"] == one["name"]]
+            asked = [score for score in columns if needs_of(score) <= set(one["covers"])]
+            parts = {score: mine[mine["score"] == score] for score in asked}
+            lines[one["title"]] = _cells(parts, columns)
+        for row, title in REFERENCES.items():
+            parts = {score: reference_scores(self.scores, score, row) for score in columns}
+            lines[title] = _cells(parts, columns)
         found = pd.DataFrame.from_dict(lines, orient="index", columns=list(columns.values()))
         return found.dropna(how="all").fillna("")
 
@@ -91,3 +88,12 @@ class Results:
             raise UserError(f"There is no figure {name!r}.{nearest(name, list(drawings))}")
         with rc_context(FIGURES):
             return drawings[name].draw(self.tables(generator))
+
+
+def _cells(parts: Mapping[str, pd.DataFrame], columns: Mapping[str, str]) -> dict[str, str]:
+    """The first of each, as text."""
+    filled = {score: part.iloc[0] for score, part in parts.items() if len(part)}
+    return {
+        columns[score]: cell(float(line["value"]), float(line["low"]), float(line["high"]))
+        for score, line in filled.items()
+    }

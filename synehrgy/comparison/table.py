@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from synehrgy.baselines import STAYS
 from synehrgy.comparison.generated import Generated
-from synehrgy.comparison.headlines import HEADLINES, SECONDS, Headline
+from synehrgy.comparison.headlines import HEADLINES, SECONDS, Headline, needs_of
 from synehrgy.evaluation.metric import MARGINALS, ORACLE, ROWS, SYNTHETIC, TEST, TRAIN
 from synehrgy.evaluation.report.latex import escaped
 
@@ -25,18 +26,16 @@ def table_of(scores: pd.DataFrame, made: Sequence[Generated]) -> pd.DataFrame:
     """One line per generator (or reference) and headline.
 
     Args:
-        scores: of all generators: ``generator``, ``row``, ``score``, ``value``, ``low``, ``high``.
+        scores: of all generators: ``generator``, ``covers``, ``row``, ``score``, ``value``,
+            ``low``, ``high``.
         made: the generators.
 
     Returns:
         ``generator``, ``title``, ``is_reference``, ``group``, ``score``, ``column``, ``goal``,
         ``value``, ``low``, ``high``, ``best`` (whether none of the generators is better).
-        Without a value where the generator does not cover what is asked. References are those of
-        generators that cover everything.
+        Without a value where the generator does not cover what is asked.
     """
     lines: list[tuple[object, ...]] = []
-    most = max(len(one.covers) for one in made)
-    whole = scores[scores["generator"].isin([one.name for one in made if len(one.covers) == most])]
     for headline in HEADLINES:
         about = (headline.group, headline.score, headline.title, headline.goal)
         for one in made:
@@ -44,7 +43,7 @@ def table_of(scores: pd.DataFrame, made: Sequence[Generated]) -> pd.DataFrame:
             numbers = _numbers(mine, headline) if headline.needs <= one.covers else _NONE
             lines.append((one.name, one.title, False, *about, *numbers))
         for row in (r for r in REFERENCES if r in ROWS):
-            numbers = _numbers(whole[whole["row"] == row], headline)
+            numbers = _numbers(reference_scores(scores, headline.score, row), headline)
             if not np.isnan(numbers[0]):
                 lines.append((row, REFERENCES[row], True, *about, *numbers))
     for name, title in SECONDS.items():
@@ -58,10 +57,24 @@ def table_of(scores: pd.DataFrame, made: Sequence[Generated]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(lines, columns=columns)
     table["best"] = False
-    for _, mine in table[~table["is_reference"]].groupby("score"):
+    # Who is compared with first stays only has other patients to be like.
+    rivals = [one.name for one in made if one.competes and STAYS in one.covers]
+    for _, mine in table[~table["is_reference"] & table["generator"].isin(rivals)].groupby("score"):
         values = mine["value"] if mine["goal"].iloc[0] == "low" else -mine["value"]
         table.loc[values.index[values == values.min()], "best"] = True
     return table
+
+
+def reference_scores(scores: pd.DataFrame, score: str, row: str) -> pd.DataFrame:
+    """A score of a reference row, as it was measured beside a generator that covers what it needs.
+
+    Of several such generators that which covers most counts: its reference patients are whole.
+    """
+    mine = scores[(scores["score"] == score) & (scores["row"] == row)]
+    covers = [frozenset(str(names).split()) for names in mine["covers"].fillna("")]
+    enough = np.array([needs_of(score) <= parts for parts in covers], dtype=bool)
+    found = mine.assign(parts=[len(parts) for parts in covers])[enough]
+    return found.sort_values("parts", ascending=False, kind="stable")
 
 
 def _numbers(scores: pd.DataFrame, headline: Headline) -> tuple[float, float, float]:

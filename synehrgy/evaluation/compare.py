@@ -243,10 +243,14 @@ def _hash(files: Sequence[Path]) -> str:
     return found.hexdigest()
 
 
+def code_hash() -> str:
+    """A hash of the program of the evaluation: results of another one are not those of this."""
+    return _hash(sorted(Path(__file__).parent.rglob("*.py")))
+
+
 def _plan(bench: Bench) -> dict[str, Any]:
     """All that the results depend on."""
     of_run = [] if bench.run is None else [bench.run / name for name in _OF_RUN]
-    code = sorted(Path(__file__).parent.rglob("*.py"))
     return {
         "rows": {name: fingerprint(row.cohort) for name, row in bench.rows.items()},
         "effort": asdict(bench.effort),
@@ -259,6 +263,6 @@ def _plan(bench: Bench) -> dict[str, Any]:
             if whole is not bench.rows.get(name)
         },
         "run": {file.name: _hash([file]) for file in of_run if file.exists()},
-        "code": _hash(code),
+        "code": code_hash(),
         "versions": versions(),
     }

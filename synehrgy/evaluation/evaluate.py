@@ -64,10 +64,15 @@ def evaluate_run(config: EvaluateConfig) -> tuple[Path, Evaluation | ForecastSco
 
 def _compare(config: EvaluateConfig, synthetic: Path, real: Path, kept: Path) -> Evaluation:
     run = None if config.run_name is None else Path(config.paths.saved_models) / config.run_name
+    file = synthetic / GENERATION_FILE
+    covers = read_json(file).get("covers") if file.exists() else None
+    # Who generates first stays only is compared with first stays.
+    later = covers is None or "stays" in covers
+    oracle = None if config.oracle is None else read_cohort(Path(config.oracle))
     return evaluate(
-        real,
+        read_cohort(real).part(stays=later),
         synthetic,
-        oracle=config.oracle,
+        oracle=None if oracle is None else oracle.part(stays=later),
         run=run if run is not None and (run / MODEL_FILE).exists() else None,
         preset=config.preset,
         metrics=config.metrics,

@@ -89,8 +89,13 @@ def test_what_was_saved_samples_the_same(known, tmp_path):
 @given(cohort=cohorts(), seed=st.integers(0, 9))
 def test_any_schema_goes_through(name, cohort, seed, tmp_path_factory):
     baseline = baselines()[name](**FAST.get(name, {}))
-    nobody = cohort.select(subjects=[])
-    baseline.fit(cohort, nobody, seed=seed, device=CPU, progress=False)
+    # Without validation patients, or with some of any kind.
+    some = sorted(cohort.stays["subject_id"].unique())[: seed % 3]
+    val = cohort.select(subjects=some)
+    rest = cohort.select(subjects=sorted(set(cohort.stays["subject_id"]) - set(some)))
+    if not rest.n_patients:
+        rest, val = val, rest
+    baseline.fit(rest, val, seed=seed, device=CPU, progress=False)
     found = baseline.sample(3, seed=seed, device=CPU, progress=False)
     folder = tmp_path_factory.mktemp("any") / "cohort"
     write(found, folder)

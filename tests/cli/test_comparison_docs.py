@@ -31,7 +31,7 @@ def test_the_page_names_every_generator():
 def test_its_commands(cohort_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(read_cohort(cohort_folder), tmp_path / "data" / "processed" / "simulated")
-    write(small_cohort(30, seed=9), tmp_path / "theirs")
+    write(small_cohort(80, seed=9), tmp_path / "theirs")
     export_csv(tmp_path / "theirs", tmp_path / "csv")
     places = [f"data.path={tmp_path / 'data' / 'processed' / 'simulated'}"]
     paths = {"saved_models": "saved_models", "synthetic": "data/synthetic", "results": "Results"}

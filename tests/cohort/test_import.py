@@ -1,10 +1,12 @@
 """CSV files of another tool as a cohort."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from synehrgy.cohort import export_csv, import_csv, read_cohort
+from synehrgy.cohort import Covariate, export_csv, import_csv, read_cohort
 from synehrgy.cohort.__main__ import main
 from synehrgy.errors import UserError
 from tests.cohorts import cohorts, small_cohort, write
@@ -81,6 +83,17 @@ def test_labels_follow_from_the_codes_that_define_them(files, simulated_folder, 
     (tmp_path / "out" / "codes.csv").unlink()
     with pytest.raises(UserError, match="is missing, and no codes say"):
         import_csv(tmp_path / "out", tmp_path / "cohort", simulated_folder)
+
+
+@pytest.mark.parametrize("level", ["NA", "null", "nan", "N/A"])
+def test_a_level_that_is_called_as_if_missing_stays(level, tmp_path):
+    cohort = small_cohort(10)
+    schema = replace(cohort.schema, covariates=[Covariate("gender", "categorical", levels=[level])])
+    stays = cohort.stays.drop(columns="age").assign(gender=level)
+    write(replace(cohort, schema=schema, stays=stays), tmp_path / "a")
+    export_csv(tmp_path / "a", tmp_path / "csv")
+    found = read_cohort(import_csv(tmp_path / "csv", tmp_path / "b", tmp_path / "a"))
+    assert set(found.stays["gender"]) == {level}
 
 
 def test_a_file_that_is_not_there_is_a_part_that_is_not_covered(files):

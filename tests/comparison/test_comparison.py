@@ -10,9 +10,9 @@ from synehrgy.cli import compose
 from synehrgy.comparison import compare
 from synehrgy.comparison.compare import run_comparison
 from synehrgy.comparison.generated import Generated
-from synehrgy.comparison.headlines import HEADLINES
+from synehrgy.comparison.headlines import HEADLINES, needs_of
 from synehrgy.comparison.results import Results
-from synehrgy.comparison.table import NOT_COVERED, latex, markdown, table_of
+from synehrgy.comparison.table import NOT_COVERED, latex, markdown, reference_scores, table_of
 from synehrgy.errors import UserError
 from synehrgy.evaluation.metrics import all_metrics
 from tests.cohorts import small_cohort, write
@@ -40,7 +40,7 @@ def config_of(cohort_folder, place, *more):
 @pytest.fixture(scope="module")
 def compared(cohort_folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("comparison")
-    write(small_cohort(40, seed=3).part(series=False), place / "outside")
+    write(small_cohort(80, seed=3).part(series=False), place / "outside")
     more = [f"others={{codes_only: {place / 'outside'}}}", "methods={bootstrap: {noise: 0.05}}"]
     return place, more, run_comparison(config_of(cohort_folder, place, *more))
 
@@ -61,6 +61,8 @@ def test_a_comparison_writes_its_table_its_figure_and_every_score(compared):
     table = pd.read_csv(folder / "comparison.csv")
     mine = table[~table["is_reference"]]
     assert set(mine["generator"]) == {"bootstrap", "marginals", "codes_only"}
+    # The trap and the floor never win.
+    assert set(mine.loc[mine["best"] & (mine["group"] == "Codes"), "generator"]) == {"codes_only"}
     value = mine.pivot(index="score", columns="generator", values="value")
     assert np.isnan(value.loc["series/ks", "codes_only"])
     assert value.loc["codes/js_distance"].notna().all()
@@ -106,6 +108,8 @@ def test_what_is_done_is_not_done_again(compared, cohort_folder, monkeypatch):
         ("methods={bootstrap: {nois: 2}}", "bootstrap has no setting 'nois'. Did you mean 'noise'"),
         ("others={bootstrap: /nowhere}", "the name of a generator of the toolkit"),
         ("others={mine: /nowhere}", "/nowhere is not a cohort"),
+        ("others={a b: /nowhere}", "'a b' is no name"),
+        ("metrics=[code]", "Unknown metric 'code'. Did you mean 'codes'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_words(override, says, cohort_folder, tmp_path):
@@ -122,7 +126,8 @@ def scores_of(**values):
             (generator, row, "codes/js_distance", distance, distance - 0.01, distance + 0.01)
         )
         rows.append((generator, row, "utility/outcome/tstr_auroc", auroc, np.nan, np.nan))
-    return pd.DataFrame(rows, columns=["generator", "row", "score", "value", "low", "high"])
+    table = pd.DataFrame(rows, columns=["generator", "row", "score", "value", "low", "high"])
+    return table.assign(covers=" ".join(sorted(EVERYTHING)))
 
 
 def test_the_best_generator_is_bold_and_references_are_not():
@@ -164,3 +169,33 @@ def test_a_notebook_can_look_into_it(compared):
         results.figure("code_prevalense", "bootstrap")
     with pytest.raises(UserError, match="holds no comparison"):
         Results(folder.parent)
+
+
+def test_patients_of_another_tool_are_checked_before_anything_is_fitted(
+    cohort_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(compare, "run_baseline", lambda _: pytest.fail("fitted"))
+    write(small_cohort(30, seed=3), tmp_path / "few")
+    with pytest.raises(UserError, match=r"others\.mine has 30 patients, the others generate 72"):
+        run_comparison(config_of(cohort_folder, tmp_path, f"others={{mine: {tmp_path / 'few'}}}"))
+
+
+def test_references_are_those_of_whoever_covers_what_is_asked():
+    rows = [
+        ("a", "codes", "test", "codes/js_distance", 0.1),
+        ("b", "series", "test", "codes/js_distance", 0.2),
+        ("c", "codes series stays", "test", "codes/js_distance", 0.3),
+        ("b", "series", "test", "series/ks", 0.4),
+    ]
+    scores = pd.DataFrame(rows, columns=["generator", "covers", "row", "score", "value"])
+    assert reference_scores(scores, "codes/js_distance", "test")["value"].tolist() == [0.3, 0.1]
+    assert reference_scores(scores, "series/ks", "test")["value"].tolist() == [0.4]
+    assert not len(reference_scores(scores[:2], "two_sample/all", "test"))
+    assert needs_of("published/correlation/difference") == {"series"}
+    assert needs_of("membership/density_ratio/auroc") == set()
+
+
+def test_scores_without_a_headline_are_no_reason_to_fail(cohort_folder, tmp_path):
+    folder = run_comparison(config_of(cohort_folder, tmp_path, "metrics=[co_observation]"))
+    assert len(pd.read_csv(folder / "scores.csv"))
+    assert not (folder / "comparison.png").exists()
