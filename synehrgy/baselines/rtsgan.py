@@ -46,15 +46,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from synehrgy.baselines.baseline import SERIES, Baseline, seeded
+from synehrgy.baselines.gan import average, gradient_penalty
 from synehrgy.baselines.records import assemble
 from synehrgy.baselines.rtsgan_network import (
     Autoencoder,
     Generator,
     Layout,
     Records,
-    average,
     critic,
-    gradient_penalty,
 )
 from synehrgy.baselines.series import SeriesGrid
 from synehrgy.cohort import Cohort, Schema, Variable

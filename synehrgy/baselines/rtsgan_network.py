@@ -307,26 +307,6 @@ def critic(width: int) -> nn.Sequential:
     )
 
 
-@torch.no_grad()
-def average(mean: nn.Module, latest: nn.Module, share: float) -> None:
-    """Move weights towards the latest ones, by a share of the way."""
-    for old, new in zip(mean.parameters(), latest.parameters(), strict=True):
-        old.lerp_(new, share)
-
-
-def gradient_penalty(judge: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """How far slopes of the critic between real and fake vectors are from 1.
-
-    Args:
-        judge: the critic.
-        real, fake: [patients, width].
-        share: of the real one at each point in between [patients, 1].
-    """
-    between = (share * real + (1 - share) * fake).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
-    return ((slope.norm(dim=-1) - 1) ** 2).mean()
-
-
 def _shift(points: Tensor) -> Tensor:
     """Of each time point the one before it; zeros before the first."""
     return torch.cat([torch.zeros_like(points[:, :1]), points[:, :-1]], 1)

@@ -35,6 +35,7 @@ What differs from the paper:
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from synehrgy.baselines.baseline import SERIES, seeded
+from synehrgy.baselines.gan import average, gradient_penalty
 from synehrgy.baselines.keeps import KeepsPatients
 from synehrgy.baselines.records import assemble
 from synehrgy.baselines.series import Floats, SeriesGrid
@@ -55,7 +57,6 @@ from synehrgy.baselines.timehr_network import (
     Generator,
     draw_mask,
     draw_values,
-    gradient_penalty,
     side,
 )
 from synehrgy.cohort import Cohort, Variable
@@ -237,7 +238,7 @@ class Timehr(KeepsPatients):
         with seeded(int(torch.randint(2**31, (), generator=rng))):
             critic = Critic(self.shape, known.shape[1], given.shape[1], settings.features)
         generator, critic = generator.to(given.device), critic.to(given.device)
-        average = deepcopy(generator)
+        averaged = deepcopy(generator)
         for_critic, for_generator = (
             torch.optim.Adam(net.parameters(), lr=learning_rate, betas=(0.0, 0.9))
             for net in (critic, generator)
@@ -248,7 +249,9 @@ class Timehr(KeepsPatients):
                 with torch.no_grad():
                     fake = draw(generator, known, given, rng)
                 gap = critic(fake, known, given).mean() - critic(real, known, given).mean()
-                penalty = gradient_penalty(critic, real, fake, known, given, rng)
+                share = torch.rand(len(real), 1, 1, 1, generator=rng).to(real)
+                judge = partial(critic, conditions=known, given=given)
+                penalty = gradient_penalty(judge, real, fake, share)
                 for_critic.zero_grad()
                 (gap + settings.penalty * penalty).backward()
                 for_critic.step()
@@ -257,12 +260,10 @@ class Timehr(KeepsPatients):
             (-critic(draw(generator, known, given, rng), known, given).mean()).backward()
             for_generator.step()
             kept = min(settings.average, update / (update + 10))
-            with torch.no_grad():
-                for old, new in zip(average.parameters(), generator.parameters(), strict=True):
-                    old.lerp_(new, 1 - kept)
+            average(averaged, generator, 1 - kept)
             if update % 20 == 0:
                 updates.set_postfix(distance=f"{-gap.item():.3f}")
-        return average.cpu()
+        return averaged.cpu()
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int, device: torch.device, progress: bool) -> Cohort:

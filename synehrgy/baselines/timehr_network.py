@@ -142,19 +142,3 @@ def draw_mask(masks: Generator, known: Tensor, staying: Tensor, rng: torch.Gener
 def draw_values(values: Generator, known: Tensor, given: Tensor, rng: torch.Generator) -> Tensor:
     """Normal scores where the first plane of ``given``, the mask, is 1, and 0 elsewhere."""
     return values(known, given, rng) * given[:, :1]
-
-
-def gradient_penalty(
-    critic: Critic,
-    real: Tensor,
-    fake: Tensor,
-    conditions: Tensor,
-    given: Tensor,
-    rng: torch.Generator,
-) -> Tensor:
-    """By how much, squared, slopes of the critic between real and fake differ from 1."""
-    share = torch.rand(len(real), 1, 1, 1, generator=rng).to(real)
-    between = (share * real + (1 - share) * fake).requires_grad_()
-    scores = critic(between, conditions, given)
-    (slope,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
-    return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()

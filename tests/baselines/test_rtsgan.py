@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from synehrgy.baselines import baselines
+from synehrgy.baselines.gan import gradient_penalty
 from synehrgy.baselines.marginals import independent_columns
 from synehrgy.baselines.rtsgan import Rtsgan, _points
 from synehrgy.baselines.rtsgan_network import (
@@ -15,7 +16,6 @@ from synehrgy.baselines.rtsgan_network import (
     critic,
     draw_class,
     draw_observed,
-    gradient_penalty,
 )
 from synehrgy.baselines.series import SeriesGrid
 from synehrgy.cohort import Covariate, Label, Schema, Variable
