@@ -62,7 +62,7 @@ class Constraint:
         self._allowed = to(allowed)
         # What comes after a complete time begins the next segment, if need be.
         self._after_time = to(~is_time)
-        self._head = longest_head(tokenizer)
+        self._head = longest_head(tokenizer, n_ctx)
         self.kind_of = to(tokenizer.kind_of)
         self.once = to(grammar.once_in_admission[tokenizer.kind_of])
         self.variable_of = to(grammar.variable[tokenizer.kind_of])

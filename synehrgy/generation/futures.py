@@ -178,7 +178,7 @@ def _shortened(tokenizer: Tokenizer, record: Ints, room: int) -> Ints:
     """A beginning of a record as the context that goes on with it would hold it."""
     if len(record) <= room:
         return record
-    cutter = Cutter(tokenizer)
+    cutter = Cutter(tokenizer, room)
     cuts = cutter.cuts(record)
     for cut in cuts[np.searchsorted(cuts, len(record) - room) :]:
         head = cutter.head(record, int(cut))

@@ -538,7 +538,7 @@ class _Batch:
         row.forced += int(self.forced[i])
         row.segment += 1
         record = self.requests.record(row.patient, row.tokens)
-        cutter = Cutter(self.tokenizer)
+        cutter = Cutter(self.tokenizer, self.n_ctx)
         cut = int(cutter.cuts(record)[-1])
         self._open(i, row, np.concatenate([cutter.head(record, cut), record[cut:]]))
 

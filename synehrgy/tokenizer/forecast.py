@@ -252,10 +252,12 @@ class Questions:
         stays, later = rows[rows < n], rows[rows >= n] - n
         hours = self.forecasts.draw_windows(stays, self.seed, epoch)
         questions = self.forecasts.pieces(tokenizer, stays, hours, self.n_ctx)
-        going_on = self.going_on.pieces(tokenizer, later).widened(questions.sizes.shape[1])
+        going_on = self.going_on.pieces(tokenizer, later)
+        width = max(questions.start.shape[1], going_on.start.shape[1])
+        parts = (questions.widened(width), going_on.widened(width))
         both = Pieces(
             *(
-                np.concatenate([getattr(part, field.name) for part in (questions, going_on)])
+                np.concatenate([getattr(part, field.name) for part in parts])
                 for field in fields(Pieces)
             )
         )

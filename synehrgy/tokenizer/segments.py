@@ -4,15 +4,17 @@ A record longer than the context is cut where nothing is left half said: after a
 after a code. Each further segment begins with ``<history>`` and the standing facts of the open
 admission, and goes on exactly where the last one ended:
 
-    <history> covariates </covar> labels </label>                     | further codes ...
-    <history> covariates </covar> labels </label> </code> elapsed=... | further time points ...
+    <history> covariates </covar> labels </label>                            | further codes ...
+    <history> covariates </covar> labels </label> </code> values elapsed=... | further times ...
 
-The head is given, never predicted, so all segments of a record together predict each of its tokens
-once. Training cuts records so, and generation does the same when it reaches the context.
+The values are the last ones of all series in this admission, so that a stay goes on from where it
+was, and not from where stays are on average. The head is given, never predicted, so all segments of
+a record together predict each of its tokens once. Training cuts records so, and generation does the
+same when it reaches the context.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,9 @@ from synehrgy.tokenizer.tokenizer import ELAPSED, ELAPSED_EDGES, Tokenizer
 Ints = NDArray[np.int64]
 
 NO_ELAPSED = -1
+
+# Last values take at most one part in so many of the context.
+VALUES_SHARE = 4
 
 # Tokens that lose their series at a time: bounds the memory.
 CHUNK_TOKENS = 1_000_000
@@ -108,6 +113,8 @@ class Segments:
         start, stop: int64 [n]; the segment's tokens are those from start to stop of its record.
         facts_start, facts_stop: int64 [n]; the standing facts, within the record; equal for the
             first segment of a record, which needs none.
+        values_start, values_stop: int64 [n, series]; the last value of each series, within the
+            record; equal where there is none.
         elapsed: int64 [n]; token that says how long the admission has run, -1 in the first segment
             and where its codes go on.
     """
@@ -117,6 +124,8 @@ class Segments:
     stop: Ints
     facts_start: Ints
     facts_stop: Ints
+    values_start: Ints
+    values_stop: Ints
     elapsed: Ints
 
     def __len__(self) -> int:
@@ -124,9 +133,10 @@ class Segments:
 
     @property
     def head_lengths(self) -> Ints:
-        """Tokens of the head of each: ``<history>``, the facts, ``</code>`` and elapsed time."""
+        """Tokens of the head of each: ``<history>``, facts, ``</code>``, values, elapsed time."""
         facts = self.facts_stop - self.facts_start
-        return np.where(facts > 0, 1 + facts + 2 * (self.elapsed != NO_ELAPSED), 0)
+        values = (self.values_stop - self.values_start).sum(axis=1)
+        return np.where(facts > 0, 1 + facts + values + 2 * (self.elapsed != NO_ELAPSED), 0)
 
     @property
     def lengths(self) -> Ints:
@@ -137,22 +147,39 @@ class Segments:
         """What some of the segments are put together from; the same in every epoch."""
         chosen = self.take(rows)
         has_head, absent = chosen.facts_stop > chosen.facts_start, NO_ELAPSED
+        values = zip(chosen.values_start.T, chosen.values_stop.T, strict=True)
         at_series = has_head & (chosen.elapsed != NO_ELAPSED)
         columns = [
             (0, 0, np.where(has_head, tokenizer.token(g.HISTORY), absent)),
             (chosen.facts_start, chosen.facts_stop, absent),
             (0, 0, np.where(at_series, tokenizer.token(g.END_CODES), absent)),
+            *((*value, absent) for value in values),
             (0, 0, np.where(at_series, chosen.elapsed, absent)),
             (chosen.start, chosen.stop, absent),
         ]
-        return Pieces.of(chosen.record, columns, n_given=4)
+        return Pieces.of(chosen.record, columns, n_given=len(columns) - 1)
 
     def take(self, rows: Ints) -> "Segments":
         """Some of the segments, in the order asked for."""
-        return Segments(
-            *(self.record[rows], self.start[rows], self.stop[rows]),
-            *(self.facts_start[rows], self.facts_stop[rows], self.elapsed[rows]),
-        )
+        return Segments(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+class State(NamedTuple):
+    """What a segment that goes on with a record is told; the attributes of ``Segments``."""
+
+    facts_start: int
+    facts_stop: int
+    values_start: Ints
+    values_stop: Ints
+    elapsed: int
+
+    @property
+    def head_length(self) -> int:
+        """Tokens of the head; 0 where there is nothing to tell."""
+        if self.facts_start == self.facts_stop:
+            return 0
+        values = int((self.values_stop - self.values_start).sum())
+        return 1 + self.facts_stop - self.facts_start + values + 2 * (self.elapsed != NO_ELAPSED)
 
 
 def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) -> Segments:
@@ -173,13 +200,13 @@ def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) 
         UserError: a context too short to hold a head and one time point of a record.
     """
     if tokenizer.settings.long_records == "truncate":
-        return _whole(rows, np.minimum(records.lengths[rows], n_ctx))
+        return _whole(tokenizer, rows, np.minimum(records.lengths[rows], n_ctx))
     is_long = records.lengths[rows] > n_ctx
-    cutter = Cutter(tokenizer)
-    parts = [_whole(rows[~is_long], records.lengths[rows[~is_long]])]
+    cutter = Cutter(tokenizer, n_ctx)
+    parts = [_whole(tokenizer, rows[~is_long], records.lengths[rows[~is_long]])]
     for row in rows[is_long]:
         try:
-            parts.append(cutter.cut(int(row), records[row], n_ctx))
+            parts.append(cutter.cut(int(row), records[row]))
         except _TooShortError:
             least = max(cutter.least_context(records[row]) for row in rows)
             raise UserError(
@@ -187,19 +214,19 @@ def cut_records(tokenizer: Tokenizer, records: Records, rows: Ints, n_ctx: int) 
                 f"{records.subject_ids[row]}: parts of it belong together. {least} is enough for "
                 "all. Take a longer context (hparams.n_ctx), or preprocess.long_records=truncate."
             ) from None
-    fields = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in Segments.__dataclass_fields__
+    columns = (
+        np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Segments)
     )
-    segments = Segments(*fields)
+    segments = Segments(*columns)
     place = np.empty(len(records), dtype=np.int64)
     place[rows] = np.arange(len(rows))
     return segments.take(np.argsort(place[segments.record], kind="stable"))
 
 
-def _whole(rows: Ints, lengths: Ints) -> Segments:
+def _whole(tokenizer: Tokenizer, rows: Ints, lengths: Ints) -> Segments:
     zero = np.zeros(len(rows), dtype=np.int64)
-    return Segments(rows, zero, lengths, zero, zero, np.full(len(rows), NO_ELAPSED))
+    none = np.zeros((len(rows), len(tokenizer.variables)), dtype=np.int64)
+    return Segments(rows, zero, lengths, zero, zero, none, none, np.full(len(rows), NO_ELAPSED))
 
 
 class _TooShortError(Exception):
@@ -211,10 +238,12 @@ class Cutter:
 
     Args:
         tokenizer: with ``long_records=continue``.
+        n_ctx: tokens of a segment, at most.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, n_ctx: int):
         grammar = tokenizer.grammar
+        self.n_ctx = n_ctx
         self.kind_of = tokenizer.kind_of
         self.is_time, self.is_code = grammar.is_time, grammar.is_code
         self.begins = [grammar.index(g.START), grammar.index(g.END_ADMISSION)]
@@ -223,7 +252,9 @@ class Cutter:
         self.history = tokenizer.token(g.HISTORY)
         self.end_codes = tokenizer.token(g.END_CODES)
         self.first_elapsed = tokenizer.token(ELAPSED)
-        self.longest_head = longest_head(tokenizer)
+        self.variable_of = grammar.variable[tokenizer.kind_of]
+        self.no_values = np.zeros(len(tokenizer.variables), dtype=np.int64)
+        self.longest_facts, self.longest_values = _longest(tokenizer)
 
     def cuts(self, tokens: Ints) -> Ints:
         """Positions before which a record (or its beginning) may be cut, ascending.
@@ -235,21 +266,46 @@ class Cutter:
         after_time = self.is_time[kind] & np.append(~self.is_time[kind[1:]], False)
         return np.flatnonzero(after_time | self.is_code[kind]) + 1
 
-    def facts(self, tokens: Ints, cut: int) -> tuple[int, int, int]:
-        """Where the standing facts at a cut begin and end, and the token of the elapsed time."""
+    def state(self, tokens: Ints, cut: int) -> "State":
+        """What a segment that goes on with a record from a cut must be told."""
         kind = self.kind_of[tokens[:cut]]
         start = int(np.flatnonzero(np.isin(kind, self.begins))[-1]) + 1
         stop = int(np.flatnonzero(kind == self.end_labels)[-1]) + 1
         if self.is_code[kind[-1]]:
-            return start, stop, NO_ELAPSED
+            return State(start, stop, self.no_values, self.no_values, NO_ELAPSED)
         hours = self.hours_of[tokens[stop:cut]].sum()
-        return start, stop, self.first_elapsed + int(find_bins(hours, ELAPSED_EDGES))
+        elapsed = self.first_elapsed + int(find_bins(hours, ELAPSED_EDGES))
+        return State(start, stop, *self._last_values(tokens, stop, cut), elapsed)
+
+    def _last_values(self, tokens: Ints, start: int, cut: int) -> tuple[Ints, Ints]:
+        """Where the last value of each series begins and ends, both int64 [series].
+
+        The latest ones only, if all of them take more than their share of the context.
+        """
+        variable = np.concatenate([[-1], self.variable_of[tokens[start:cut]], [-1]])
+        # A value may have several tokens; two values of a series never touch.
+        edge = np.flatnonzero(np.diff(variable)) + 1
+        begins, ends = edge[:-1], edge[1:]
+        of = variable[begins]
+        at = np.stack([self.no_values, self.no_values])
+        is_value = of >= 0
+        # Of a series that occurs several times the last assignment counts.
+        at[:, of[is_value]] = start - 1 + np.stack([begins[is_value], ends[is_value]])
+        latest = np.argsort(-at[1], kind="stable")
+        sizes = np.diff(at, axis=0)[0][latest]
+        at[:, latest[np.cumsum(sizes) > self.n_ctx // VALUES_SHARE]] = 0
+        return at[0], at[1]
 
     def head(self, tokens: Ints, cut: int) -> Ints:
         """The head of the segment that goes on with a record from a cut."""
-        start, stop, elapsed = self.facts(tokens, cut)
-        closing = [] if elapsed == NO_ELAPSED else [self.end_codes, elapsed]
-        return np.array([self.history, *tokens[start:stop], *closing], dtype=np.int64)
+        state = self.state(tokens, cut)
+        closing: list[int] = []
+        if state.elapsed != NO_ELAPSED:
+            ranges = zip(state.values_start, state.values_stop, strict=True)
+            values = (token for start, stop in ranges for token in tokens[start:stop])
+            closing = [self.end_codes, *values, state.elapsed]
+        facts = tokens[state.facts_start : state.facts_stop]
+        return np.array([self.history, *facts, *closing], dtype=np.int64)
 
     def _settled(self, tokens: Ints) -> tuple[Ints, Ints]:
         """Cuts, and what must be in the context before each is settled."""
@@ -261,9 +317,11 @@ class Cutter:
         tokens = record.astype(np.int64)
         cuts, settled = self._settled(tokens)
         together = np.append(settled, len(tokens)) - np.concatenate([[0], cuts])
-        return int(together.max()) + self.longest_head
+        needed = int(together.max()) + self.longest_facts
+        # Values take what they need, or their share.
+        return min(needed + self.longest_values, -(-needed * VALUES_SHARE // (VALUES_SHARE - 1)))
 
-    def cut(self, row: int, record: NDArray[np.unsignedinteger], n_ctx: int) -> Segments:
+    def cut(self, row: int, record: NDArray[np.unsignedinteger]) -> Segments:
         """Cut one record, each time as late as the context allows.
 
         Raises:
@@ -271,31 +329,41 @@ class Cutter:
         """
         tokens = record.astype(np.int64)
         cuts, settled = self._settled(tokens)
-        found: list[tuple[int, ...]] = []
-        start, facts = 0, (0, 0, NO_ELAPSED)
+        state, start = State(0, 0, self.no_values, self.no_values, NO_ELAPSED), 0
+        found: list[tuple[Any, ...]] = []
         while True:
-            head = 0 if not start else 1 + facts[1] - facts[0] + 2 * (facts[2] != NO_ELAPSED)
-            limit = start + n_ctx - head
+            limit = start + self.n_ctx - state.head_length
             if len(tokens) <= limit:
                 break
             place = int(np.searchsorted(settled, limit, side="right")) - 1
             if place < 0 or cuts[place] <= start:
                 raise _TooShortError
             cut = int(cuts[place])
-            found.append((row, start, cut, *facts))
-            start, facts = cut, self.facts(tokens, cut)
-        found.append((row, start, len(tokens), *facts))
-        return Segments(*np.array(found, dtype=np.int64).T)
+            found.append((row, start, cut, *state))
+            start, state = cut, self.state(tokens, cut)
+        found.append((row, start, len(tokens), *state))
+        return Segments(*(np.array(column, dtype=np.int64) for column in zip(*found, strict=True)))
 
 
-def longest_head(tokenizer: Tokenizer) -> int:
+def longest_head(tokenizer: Tokenizer, n_ctx: int) -> int:
     """Tokens of the longest head of a segment that the grammar allows."""
-    covariates = 0
-    for covariate in tokenizer.schema.covariates:
-        numbers = tokenizer.covariate_numbers.get(covariate.name)
-        covariates += numbers.places + 1 if isinstance(numbers, Digits) else 1
+    facts, values = _longest(tokenizer)
+    return facts + min(values, n_ctx // VALUES_SHARE)
+
+
+def _longest(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Tokens of the longest head but for its values, and of a value of each series."""
+
+    def longest(numbers: object) -> int:
+        return numbers.places + 1 if isinstance(numbers, Digits) else 1
+
+    covariates = sum(
+        longest(tokenizer.covariate_numbers.get(covariate.name))
+        for covariate in tokenizer.schema.covariates
+    )
+    values = sum(longest(tokenizer.variable_numbers.get(name)) for name in tokenizer.variables)
     # <history>, </covar>, </label>, </code> and the elapsed time.
-    return covariates + len(tokenizer.schema.labels) + 5
+    return covariates + len(tokenizer.schema.labels) + 5, values
 
 
 def without_series(tokenizer: Tokenizer, records: Records) -> Records:

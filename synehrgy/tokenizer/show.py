@@ -65,7 +65,7 @@ def show_segments(tokenizer: Tokenizer, records: Records, row: int, n_ctx: int) 
     total = len(tokens)
     lines = [f"with n_ctx={n_ctx}: {len(segments)} segments of {total:,} tokens"]
     for i in range(len(segments)):
-        lines.append(_segment_line(tokenizer, segments, tokens, i))
+        lines.append(_segment_line(tokenizer, segments, tokens, i, n_ctx))
     lost = total - int(segments.stop[-1])
     if lost:
         lines.append(f"  {lost:,} tokens are cut off (preprocess.long_records=truncate)")
@@ -73,13 +73,13 @@ def show_segments(tokenizer: Tokenizer, records: Records, row: int, n_ctx: int) 
 
 
 def _segment_line(
-    tokenizer: Tokenizer, segments: Segments, tokens: NDArray[np.int64], i: int
+    tokenizer: Tokenizer, segments: Segments, tokens: NDArray[np.int64], i: int, n_ctx: int
 ) -> str:
     start, stop = int(segments.start[i]), int(segments.stop[i])
     line = f"  tokens {start:,} to {stop - 1:,}"
     if not start:
         return line
-    head = [tokenizer.vocabulary[token] for token in Cutter(tokenizer).head(tokens, start)]
+    head = [tokenizer.vocabulary[token] for token in Cutter(tokenizer, n_ctx).head(tokens, start)]
     what = "codes" if segments.elapsed[i] == NO_ELAPSED else "series"
     return f"{line}, going on with the {what} after: {'  '.join(head)}"
 

@@ -40,7 +40,7 @@ from synehrgy.tokenizer.grammar import (
 )
 from synehrgy.tokenizer.quantities import Bins, Digits, quantity_from_json
 
-TOKENIZER_VERSION = 2
+TOKENIZER_VERSION = 3
 
 _REMEDY = "Run preprocess.py again for the file of a cohort, train.py for that of a model."
 

@@ -327,7 +327,7 @@ def test_a_prefix_that_patients_share_is_computed_once(run):
 def plainly_sampled(model, tokenizer, given, stream, how, seed, max_segments, rule_out):
     """One record, token by token, without cache and batch: from the full pass of its context."""
     n_ctx = model.config.n_ctx
-    constraint, cutter = Constraint(tokenizer, n_ctx, CPU, rule_out), Cutter(tokenizer)
+    constraint, cutter = Constraint(tokenizer, n_ctx, CPU, rule_out), Cutter(tokenizer, n_ctx)
     state, moving = RecordState(constraint, 1), torch.tensor([True])
     for token in given:
         state.advance(torch.tensor([token]), moving)
@@ -898,7 +898,7 @@ def test_generation_cuts_records_as_training_does():
     record = records[0].astype(np.int64)
     segments = cut_records(tokenizer, records, np.array([0]), 60)
     assert len(segments) == len(contexts) == drawn[0].n_segments > 2
-    cutter = Cutter(tokenizer)
+    cutter = Cutter(tokenizer, 60)
     for i, context in enumerate(contexts):
         start, stop = int(segments.start[i]), int(segments.stop[i])
         head = cutter.head(record, start).tolist() if i else []

@@ -14,6 +14,7 @@ from synehrgy.tokenizer import Tokenizer, encode, find_faults
 from synehrgy.tokenizer import grammar as g
 from synehrgy.tokenizer.segments import (
     NO_ELAPSED,
+    VALUES_SHARE,
     Cutter,
     cut_records,
     longest_head,
@@ -63,7 +64,7 @@ def test_no_token_of_any_cohort_is_lost(cohort, time, bin_type, n_ctx, data):
         assume(False)
     assert segments.record[np.flatnonzero(segments.start == 0)].tolist() == rows.tolist()
     assert_nothing_is_lost(records, segments, rows, n_ctx)
-    assert segments.head_lengths.max() <= longest_head(tokenizer)
+    assert segments.head_lengths.max() <= longest_head(tokenizer, n_ctx)
 
 
 def test_every_cut_is_as_late_as_the_context_allows():
@@ -74,7 +75,7 @@ def test_every_cut_is_as_late_as_the_context_allows():
     segments = cut_records(tokenizer, records, rows, 50)
     assert_nothing_is_lost(records, segments, rows, 50)
     assert len(segments) > 1.5 * len(records)
-    cutter = Cutter(tokenizer)
+    cutter = Cutter(tokenizer, 50)
     for i in np.flatnonzero(np.diff(segments.record) == 0):
         record = records[int(segments.record[i])].astype(np.int64)
         in_context = record[: segments.start[i] + 50 - segments.head_lengths[i]]
@@ -86,8 +87,8 @@ def test_a_segment_begins_with_the_standing_facts():
     tokenizer = Tokenizer.fit(cohort, CONTINUE)
     records = encode(tokenizer, cohort)
     segments = cut_records(tokenizer, records, np.arange(len(records)), 50)
-    cutter = Cutter(tokenizer)
-    n_codes = n_series = 0
+    cutter = Cutter(tokenizer, 50)
+    n_codes = n_series = n_values = 0
     for i in np.flatnonzero(segments.start > 0):
         record = records[int(segments.record[i])].astype(np.int64)
         cut = int(segments.start[i])
@@ -110,10 +111,50 @@ def test_a_segment_begins_with_the_standing_facts():
         hours = sum(int(amount) * units[unit] for amount, unit in times) / 60
         place = max(0, np.searchsorted(ELAPSED_EDGES, hours) - 1)
         low, high = ELAPSED_EDGES[place : place + 2]
-        assert head == ["<history>", *facts, "</code>", f"elapsed=({low:g}, {high:g}] h"]
+        # The last value of each series, in the order of the series.
+        named = [word.split("=")[0] for word in before]
+        last = {
+            name: max(j for j in range(labels, cut) if named[j] == name)
+            for name in tokenizer.variables
+            if name in named[labels:]
+        }
+        values = [before[j] for j in last.values()]
+        n_values += len(values)
+        closing = [*values, f"elapsed=({low:g}, {high:g}] h"]
+        assert head == ["<history>", *facts, "</code>", *closing]
         assert not text[cut].startswith("+")
     assert n_codes > 5
     assert n_series > 10
+    assert n_values > 1.5 * n_series
+
+
+@pytest.mark.parametrize("bin_type", ["uniform", "raw"])
+def test_of_many_series_the_latest_values_are_carried_on(bin_type):
+    cohort = small_cohort(40)
+    tokenizer = Tokenizer.fit(cohort, TokenSettings(min_code_count=1, bin_type=bin_type))
+    records = encode(tokenizer, cohort)
+    variable_of = tokenizer.grammar.variable[tokenizer.kind_of]
+    record = max((records[i].astype(np.int64) for i in range(len(records))), key=len)
+    cuts = Cutter(tokenizer, 10_000).cuts(record)
+    cut = int(cuts[variable_of[record[cuts - 2]] >= 0][-1])
+    all_values = Cutter(tokenizer, 10_000).state(record, cut)
+    n_tokens = int((all_values.values_stop - all_values.values_start).sum())
+    assert n_tokens > 2
+    for share in range(n_tokens + 1):
+        some = Cutter(tokenizer, VALUES_SHARE * share).state(record, cut)
+        sizes = some.values_stop - some.values_start
+        assert sizes.sum() <= share
+        carried, left_out = sizes > 0, (sizes == 0) & (all_values.values_stop > 0)
+        # Those that are carried are as they were, and all later than those that are not.
+        assert np.array_equal(some.values_start[carried], all_values.values_start[carried])
+        if carried.any() and left_out.any():
+            assert some.values_stop[carried].min() > all_values.values_stop[left_out].max()
+        # Whole values only: each range has all the tokens of one value.
+        for i in np.flatnonzero(carried):
+            value = record[some.values_start[i] : some.values_stop[i]]
+            assert set(variable_of[value]) == {i}
+            assert variable_of[record[some.values_start[i] - 1]] != i
+    assert np.array_equal(some.values_stop, all_values.values_stop)
 
 
 def test_truncation_is_as_published():
@@ -208,7 +249,7 @@ def test_cuts_by_hand():
     record = np.array([number[text] for text in texts])
     assert find_faults(tokenizer, records_of(tokenizer, record)) == []
     # After each code, and after each time as a whole: not between its hours and minutes.
-    assert Cutter(tokenizer).cuts(record).tolist() == [7, 8, 9, 14, 16]
-    assert Cutter(tokenizer).cuts(record[:13]).tolist() == [7, 8, 9]
-    assert Cutter(tokenizer).cuts(record[:8]).tolist() == [7, 8]
+    assert Cutter(tokenizer, 50).cuts(record).tolist() == [7, 8, 9, 14, 16]
+    assert Cutter(tokenizer, 50).cuts(record[:13]).tolist() == [7, 8, 9]
+    assert Cutter(tokenizer, 50).cuts(record[:8]).tolist() == [7, 8]
     assert g.HISTORY in tokenizer.grammar.kinds

@@ -36,7 +36,7 @@ def test_each_target_appears_once_with_its_own_past(
     )
     segments, cutter = batcher.plan, None
     if long_records == "continue":
-        cutter = Cutter(tokenizer)
+        cutter = Cutter(tokenizer, n_ctx)
     rows = np.array(data.draw(st.permutations(range(len(segments)))))
     found = []
     for batch in batcher.batches(rows):

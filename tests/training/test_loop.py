@@ -338,7 +338,7 @@ def test_validation_loss_of_long_records_is_that_of_their_segments(cohort_folder
     folder = train(compose("train", overrides))
     run = load_run(folder, torch.device("cpu"))
     store = tokenise(cohort_folder, TokenSettings())
-    cutter = Cutter(store.tokenizer)
+    cutter = Cutter(store.tokenizer, 64)
     total = n = 0
     for row in store.of_split("val"):
         record = store.records[row].astype(np.int64)

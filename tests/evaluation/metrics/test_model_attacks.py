@@ -45,7 +45,7 @@ def exact(monkeypatch):
 
 def one_by_one(run, records, rows):
     """Losses by position of each record, segment by segment, without packing."""
-    cutter = Cutter(run.tokenizer)
+    cutter = Cutter(run.tokenizer, run.model.config.n_ctx)
     for row in rows:
         record = records[row].astype(np.int64)
         found = {}
