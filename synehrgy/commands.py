@@ -115,7 +115,9 @@ def comparison(config: ComparisonConfig) -> Outcome:
 
     folder = run_comparison(config)
     print((folder / "comparison.md").read_text(encoding="utf-8"))
-    return Outcome(f"Comparison: {folder}\nNext: open {folder / 'comparison.png'}")
+    # Without any score of the table there is no figure.
+    shown = next(f for f in ("comparison.png", "scores.csv") if (folder / f).exists())
+    return Outcome(f"Comparison: {folder}\nNext: open {folder / shown}")
 
 
 def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig | BaselineConfig) -> str:

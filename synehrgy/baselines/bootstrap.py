@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from synehrgy.baselines.keeps import KeepsPatients
-from synehrgy.baselines.records import assemble
+from synehrgy.baselines.records import assemble, drawn_patients
 from synehrgy.cohort import Cohort
 
 
@@ -36,12 +36,8 @@ class Bootstrap(KeepsPatients):
         """Draw whole patients and blur them; numbers stay within what each series has."""
         rng = np.random.default_rng(seed)
         stays, noise = self.cohort.stays, self.settings.noise
-        subjects, start = np.unique(stays["subject_id"], return_index=True)
-        n_stays = np.diff(start, append=len(stays))
-        chosen = rng.integers(len(subjects), size=n)
-        rows = np.concatenate([np.arange(start[i], start[i] + n_stays[i]) for i in chosen])
-        drawn = stays.iloc[rows].reset_index(drop=True)
-        drawn["patient"] = np.repeat(np.arange(n), n_stays[chosen])
+        rows, patient = drawn_patients(stays, n, rng)
+        drawn = stays.iloc[rows].reset_index(drop=True).assign(patient=patient)
         for covariate in self.cohort.schema.covariates:
             if covariate.kind == "continuous":
                 values = stays[covariate.name]

@@ -41,7 +41,6 @@ What differs from the paper:
 """
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +59,7 @@ from synehrgy.baselines.baseline import Baseline, seeded
 from synehrgy.baselines.halo_network import HOURS, STAY, Drawn, Layout, Network, Sizes, Visits
 from synehrgy.baselines.records import assemble, labels_of_codes
 from synehrgy.baselines.series import SeriesGrid
+from synehrgy.baselines.stopping import BestWeights
 from synehrgy.cohort import Cohort, Schema, Variable
 from synehrgy.files import read_json, write_json
 
@@ -72,6 +72,8 @@ _BATCH = 500
 _EPSILON = 1e-4
 # Passes that bring elements to how common they are; each pass corrects what the last one left.
 _CALIBRATIONS = 2
+# Quantiles of the values inside a bin.
+_N_INSIDE = 11
 
 
 @dataclass
@@ -120,10 +122,33 @@ class Bins:
     Attributes:
         grid: the steps, and the quantiles of continuous series.
         n_bins: of each continuous series.
+        inside: of each element, quantiles of the shares (as ``grid`` has them, from 0 to 1) of the
+            values in it: where many values are equal, a bin is not filled evenly. Levels have none
+            to draw from, and zeros.
     """
 
     grid: SeriesGrid
     n_bins: int
+    inside: list[list[float]]
+
+    @classmethod
+    def fit(cls, grid: SeriesGrid, n_bins: int, cohort: Cohort) -> "Bins":
+        """Learn how the values of a cohort fill the bins."""
+        found = cls(grid, n_bins, [])
+        values, observed = grid.encode(cohort)
+        at = np.linspace(0, 1, _N_INSIDE)
+        for i, variable in enumerate(grid.schema.variables):
+            if variable.kind != "continuous":
+                found.inside += np.zeros((found.widths[i], _N_INSIDE)).tolist()
+                continue
+            shares = ndtr(values[observed[:, :, i], grid.channels[i].start].astype(np.float64))
+            place = (shares * n_bins).astype(np.int64)
+            for k in range(n_bins):
+                mine = shares[place == k]
+                # Of a bin without values nothing is known.
+                filled = np.quantile(mine, at) if len(mine) else (k + at) / n_bins
+                found.inside.append(filled.tolist())
+        return found
 
     @cached_property
     def widths(self) -> list[int]:
@@ -153,6 +178,15 @@ class Bins:
             parts.append(np.stack([stay, step, self.starts[i] + place]))
         return np.concatenate(parts, axis=1)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"grid": self.grid.to_dict(), "n_bins": self.n_bins, "inside": self.inside}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Bins":
+        """What ``to_dict`` gave."""
+        return cls(**(content | {"grid": SeriesGrid.from_dict(content["grid"])}))
+
     def decode(
         self, found: Ints, share: NDArray[np.float64], n: int, rng: np.random.Generator
     ) -> pd.DataFrame:
@@ -173,7 +207,11 @@ class Bins:
         place = element - np.asarray(self.starts)[series]
         continuous = np.array([v.kind == "continuous" for v in self.grid.schema.variables], bool)
         first = np.array([mine.start for mine in self.grid.channels], np.int64)[series]
-        score = ndtri(np.clip((place + share) / self.n_bins, 1e-6, 1 - 1e-6))
+        inside = np.asarray(self.inside).reshape(-1, _N_INSIDE)[element]
+        at = np.minimum((share * (_N_INSIDE - 1)).astype(np.int64), _N_INSIDE - 2)
+        low, high = (np.take_along_axis(inside, (at + k)[:, None], 1)[:, 0] for k in (0, 1))
+        filled = low + (share * (_N_INSIDE - 1) - at) * (high - low)
+        score = ndtri(np.clip(filled, 1e-6, 1 - 1e-6))
         number = continuous[series]
         channel = np.where(number, first, first + place)
         values[stay, step, channel] = np.where(number, score, 1)
@@ -212,8 +250,9 @@ class Halo(Baseline):
         fixed = [c.name for c in train.schema.covariates if _never_changes(train, c.name)]
         self.n_fixed = len(fixed)
         facts = _facts(train, fixed)
-        self.facts = Bins(SeriesGrid.fit(facts, n_steps=1), settings.n_bins)
-        self.series = Bins(SeriesGrid.fit(train, settings.n_steps, settings.step), settings.n_bins)
+        grid = SeriesGrid.fit(train, settings.n_steps, settings.step)
+        self.facts = Bins.fit(SeriesGrid.fit(facts, n_steps=1), settings.n_bins, facts)
+        self.series = Bins.fit(grid, settings.n_bins, train)
         self.codes, self.code_places = _order(train, settings.code_places)
         self.n_stays = int(train.stays["stay_index"].max()) + 1
         # Weights and dropout draw from the global generators, which are set back after it.
@@ -312,7 +351,7 @@ class Halo(Baseline):
         optimizer = torch.optim.AdamW(groups, s.learning_rate, eps=_EPSILON)
         updates = s.epochs * sum(1 for _ in train.batches(s.batch_size))
         slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
-        best, waited, kept = float("inf"), 0, network.state_dict()
+        best = BestWeights(network, s.patience)
         epochs = tqdm(range(s.epochs), "fitting", disable=not progress)
         for _ in epochs:
             total = 0.0
@@ -325,16 +364,13 @@ class Halo(Baseline):
                 slower.step()
                 total += losses.sum().item()
             shown = {"loss": f"{total / (len(train.first) - 1):.1f}"}
+            epochs.set_postfix(shown)
             if len(val.first) > 1:
                 found = self._loss(val, device)
-                shown["val"] = f"{found:.1f}"
-                waited += 1
-                if found < best:
-                    best, waited, kept = found, 0, deepcopy(network.state_dict())
-            epochs.set_postfix(shown)
-            if waited == s.patience:
-                break
-        network.load_state_dict(kept)
+                epochs.set_postfix(shown | {"val": f"{found:.1f}"})
+                if best.stops_at(found):
+                    break
+        best.restore()
         network.eval()
         for _ in range(_CALIBRATIONS):
             batches = train.batches(s.batch_size)
@@ -426,8 +462,8 @@ class Halo(Baseline):
         content = {
             "schema": self.schema.to_dict(),
             "settings": asdict(self.settings),
-            "facts": self.facts.grid.to_dict(),
-            "series": self.series.grid.to_dict(),
+            "facts": self.facts.to_dict(),
+            "series": self.series.to_dict(),
             "codes": [list(code) for code in self.codes],
             "code_places": self.code_places,
             "n_fixed": self.n_fixed,
@@ -443,10 +479,7 @@ class Halo(Baseline):
         content = read_json(folder / _CONTENT)
         found = cls(**(settings | content["settings"]))
         found.schema = Schema.from_dict(content["schema"], str(folder / _CONTENT))
-        found.facts, found.series = (
-            Bins(SeriesGrid.from_dict(content[grid]), found.settings.n_bins)
-            for grid in ("facts", "series")
-        )
+        found.facts, found.series = (Bins.from_dict(content[part]) for part in ("facts", "series"))
         found.codes = [(system, code) for system, code in content["codes"]]
         found.code_places = content["code_places"]
         found.n_fixed, found.n_stays = content["n_fixed"], content["n_stays"]

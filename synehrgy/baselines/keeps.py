@@ -3,9 +3,11 @@
 from abc import ABC
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from synehrgy.baselines.baseline import Baseline
+from synehrgy.baselines.records import assemble
 from synehrgy.cohort import Cohort, CohortWriter, read_cohort
 
 _COHORT = "cohort"
@@ -19,12 +21,18 @@ class KeepsPatients(Baseline, ABC):
     def fit(
         self, train: Cohort, val: Cohort, *, seed: int, device: torch.device, progress: bool
     ) -> None:
-        """Keep them all."""
-        self.cohort = train
+        """Keep them all, under new numbers: nothing needs those of the hospital."""
+        stays = train.stays.assign(patient=train.stays["subject_id"])
+        row = pd.Series(range(len(stays)), index=stays["stay_id"])
+        codes, measurements = (
+            table.assign(stay=row.loc[table["stay_id"]].to_numpy())
+            for table in (train.codes, train.measurements)
+        )
+        self.cohort = assemble(train.schema, stays, codes, measurements)
 
     def save(self, folder: Path) -> None:
         """Write them all."""
-        with CohortWriter(folder / _COHORT, self.cohort.schema, self.cohort.provenance) as writer:
+        with CohortWriter(folder / _COHORT, self.cohort.schema, {}) as writer:
             writer.write(self.cohort.stays, self.cohort.codes, self.cohort.measurements)
 
     @classmethod

@@ -72,6 +72,8 @@ def independent_columns(cohort: Cohort, n: int, seed: int) -> Cohort:
 def _codes(cohort: Cohort, stays: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Each code with its own probability, in any order."""
     once = cohort.codes.drop_duplicates(["stay_id", "system", "code"])
+    # Categories may be in any order, and the draws must not depend on it.
+    once = once.astype({"system": "str", "code": "str"})
     counts = once.groupby(["system", "code"], observed=True).size().reset_index(name="n")
     has = rng.binomial(len(stays), counts["n"] / len(cohort.stays))
     which = np.repeat(np.arange(len(counts)), has)

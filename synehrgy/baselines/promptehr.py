@@ -31,7 +31,6 @@ What differs from the paper:
 """
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,8 @@ from tqdm import tqdm
 
 from synehrgy.baselines.baseline import CODES, STAYS, Baseline, seeded
 from synehrgy.baselines.promptehr_network import MASK, PAD, Grammar, PromptedTransformer, Tokens
-from synehrgy.baselines.records import assemble, labels_of_codes
+from synehrgy.baselines.records import assemble, drawn_patients, labels_of_codes
+from synehrgy.baselines.stopping import BestWeights
 from synehrgy.cohort import Cohort, CohortWriter, Covariate, read_cohort
 from synehrgy.files import read_json, write_json
 
@@ -210,7 +210,7 @@ class Promptehr(Baseline):
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, n_updates)
-        best, waited, kept = float("inf"), 0, network.state_dict()
+        best = BestWeights(network, settings.patience)
         epochs = tqdm(range(settings.epochs), "PromptEHR", disable=not progress)
         for _ in epochs:
             network.train()
@@ -224,17 +224,14 @@ class Promptehr(Baseline):
                 schedule.step()
                 losses.append(loss.detach())
             shown = {"loss": f"{torch.stack(losses).mean().item():.3f}"}
+            epochs.set_postfix(shown)
             network.eval()
             if val.spans:
                 found = self._loss(val, seed, device)
-                shown["val"] = f"{found:.3f}"
-                waited += 1
-                if found < best:
-                    best, waited, kept = found, 0, deepcopy(network.state_dict())
-            epochs.set_postfix(shown)
-            if waited == settings.patience:
-                break
-        network.load_state_dict(kept)
+                epochs.set_postfix(shown | {"val": f"{found:.3f}"})
+                if best.stops_at(found):
+                    break
+        best.restore()
 
     @torch.no_grad()
     def _loss(self, visits: Visits, seed: int, device: torch.device) -> float:
@@ -293,7 +290,8 @@ class Promptehr(Baseline):
         """Draw prompts and write visit by visit."""
         rng, draws = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
         self.network.to(device)
-        stays = self._drawn(n, draws)
+        rows, patient = drawn_patients(self.prompts.stays, n, draws)
+        stays = self.prompts.stays.iloc[rows].reset_index(drop=True).assign(patient=patient)
         number = stays.groupby("patient").cumcount().to_numpy()
         values, levels = self._demographics(stays)
         visits: list[Tokens] = [np.zeros(0, np.int64)] * len(stays)
@@ -310,15 +308,6 @@ class Promptehr(Baseline):
         return assemble(
             self.prompts.schema, labels_of_codes(self.prompts.schema, stays, codes), codes
         )
-
-    def _drawn(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Stays of patients that are drawn with replacement."""
-        stays = self.prompts.stays
-        _, start, n_stays = np.unique(stays["subject_id"], return_index=True, return_counts=True)
-        chosen = rng.integers(len(start), size=n)
-        rows = np.concatenate([np.arange(start[i], start[i] + n_stays[i]) for i in chosen])
-        drawn = stays.iloc[rows].reset_index(drop=True)
-        return drawn.assign(patient=np.repeat(np.arange(n), n_stays[chosen]))
 
     def _codes(self, visits: list[Tokens]) -> pd.DataFrame:
         """Codes of visits, as ``assemble`` takes them."""

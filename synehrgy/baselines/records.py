@@ -97,6 +97,25 @@ def _measurements(
     )
 
 
+def drawn_patients(
+    stays: pd.DataFrame, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw ``n`` patients with replacement, each with all of the stays.
+
+    Args:
+        stays: those of a patient together.
+        n: patients.
+        rng: to draw with.
+
+    Returns:
+        The rows of the stays, and the number of the patient that each belongs to, from 0.
+    """
+    _, start, n_stays = np.unique(stays["subject_id"], return_index=True, return_counts=True)
+    chosen = rng.integers(len(start), size=n)
+    rows = np.concatenate([np.arange(start[i], start[i] + n_stays[i]) for i in chosen])
+    return rows, np.repeat(np.arange(n), n_stays[chosen])
+
+
 def labels_of_codes(schema: Schema, stays: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
     """The stays with each label that codes define as the codes say.
 

@@ -56,6 +56,7 @@ from synehrgy.baselines.rtsgan_network import (
     critic,
 )
 from synehrgy.baselines.series import SeriesGrid
+from synehrgy.baselines.stopping import BestWeights
 from synehrgy.cohort import Cohort, Schema, Variable
 from synehrgy.files import read_json, write_json
 
@@ -162,7 +163,7 @@ class Rtsgan(Baseline):
         n = len(records.length)
         per_epoch = -(-n // settings.batch_size)
         epochs = tqdm(range(-(-settings.updates // per_epoch)), "autoencoder", disable=not progress)
-        best, waited, kept = float("inf"), 0, network.state_dict()
+        best = BestWeights(network, settings.patience)
         for _ in epochs:
             for rows in torch.randperm(n, generator=rng).split(settings.batch_size):
                 loss = network.loss(records.take(rows).to(device))
@@ -174,12 +175,9 @@ class Rtsgan(Baseline):
             if len(val.length):
                 found = self._loss(val, device)
                 epochs.set_postfix(loss=f"{loss.item():.3f}", val=f"{found:.3f}")
-                waited += 1
-                if found < best:
-                    best, waited, kept = found, 0, deepcopy(network.state_dict())
-                if waited == settings.patience:
+                if best.stops_at(found):
                     break
-        network.load_state_dict(kept)
+        best.restore()
 
     @torch.no_grad()
     def _loss(self, records: Records, device: torch.device) -> float:

@@ -209,16 +209,17 @@ def _scores_of(
     place = _kept(config) / one.name
     file, plan_file = place / SCORES_FILE, place / "plan.json"
     plan = {
-        "rows": rows,
         "cohorts": [hash_of(path) for path in paths],
         "covers": sorted(one.covers),
         "effort": [config.preset, config.max_patients, config.seed, list(config.metrics)],
         "code": code_hash(),
         "versions": versions(),
     }
-    # With its plan a result is complete.
-    if plan_file.exists() and read_json(plan_file) == plan:
-        return pd.read_csv(file)
+    # With its plan a result is complete; it may have more rows than are asked for.
+    noted = read_json(plan_file) if plan_file.exists() else {}
+    if set(rows) <= set(noted.pop("rows", [])) and noted == plan:
+        scores = pd.read_csv(file)
+        return scores[scores["row"].isin(rows)].reset_index(drop=True)
     parts = {"stays": STAYS in one.covers, "codes": CODES in one.covers}
     parts["series"] = SERIES in one.covers
     evaluation = evaluate(
@@ -237,7 +238,7 @@ def _scores_of(
     evaluation.scores.to_csv(file, index=False)
     for name, table in evaluation.tables.items():
         table.to_parquet(place / TABLES_FOLDER / f"{name}.parquet", index=False)
-    write_json(plan_file, plan)
+    write_json(plan_file, plan | {"rows": rows})
     return pd.read_csv(file)
 
 

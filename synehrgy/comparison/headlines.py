@@ -64,8 +64,7 @@ def _of(group: str, *rows: tuple[str, str, str]) -> list[Headline]:
 HEADLINES = [
     *_of(
         "Codes",
-        ("codes/js_distance", "distribution", "low"),
-        ("codes/missing_tail", "tail missing", "low"),
+        ("codes/per_stay", "number per stay", "low"),
         ("codes/pairs_error", "co-occurrence", "low"),
         ("two_sample/codes", "told apart", "low"),
     ),

@@ -65,7 +65,7 @@ def test_a_comparison_writes_its_table_its_figure_and_every_score(compared):
     assert set(mine.loc[mine["best"] & (mine["group"] == "Codes"), "generator"]) == {"codes_only"}
     value = mine.pivot(index="score", columns="generator", values="value")
     assert np.isnan(value.loc["series/ks", "codes_only"])
-    assert value.loc["codes/js_distance"].notna().all()
+    assert value.loc["codes/pairs_error"].notna().all()
     assert value.loc["codes/pairs_error", "bootstrap"] < value.loc["codes/pairs_error", "marginals"]
     # Real patients with noise are the trap: nearer to train than to held-out patients.
     assert value.loc["distances/privacy_loss", "bootstrap"] > 0.1
@@ -123,7 +123,7 @@ def scores_of(**values):
     for name, (distance, auroc) in values.items():
         row, generator = ("synthetic", name) if name in ("a", "b") else (name, "a")
         rows.append(
-            (generator, row, "codes/js_distance", distance, distance - 0.01, distance + 0.01)
+            (generator, row, "codes/pairs_error", distance, distance - 0.01, distance + 0.01)
         )
         rows.append((generator, row, "utility/outcome/tstr_auroc", auroc, np.nan, np.nan))
     table = pd.DataFrame(rows, columns=["generator", "row", "score", "value", "low", "high"])
@@ -134,11 +134,11 @@ def test_the_best_generator_is_bold_and_references_are_not():
     made = [Generated(name, name.upper(), None, EVERYTHING, 1.0, 20.0) for name in "ab"]
     table = table_of(scores_of(a=(0.2, 0.9), b=(0.3, 0.8), test=(0.1, 0.95)), made)
     best = table[table["best"]].set_index("score")["generator"]
-    assert best["codes/js_distance"] == "a"
+    assert best["codes/pairs_error"] == "a"
     assert best["utility/outcome/tstr_auroc"] == "a"
     text = markdown(table)
-    assert f"| A | **0.200** (0.190{DASH}0.210) |" in text
-    assert f"| Ceiling: held-out real patients | 0.100 (0.090{DASH}0.110) |" in text
+    assert f"| A | {DASH} | **0.200** (0.190{DASH}0.210) |" in text
+    assert f"| Ceiling: held-out real patients | {DASH} | 0.100 (0.090{DASH}0.110) |" in text
     assert r"A & \textbf{0.200} (0.190--0.210) &" in latex(table)
 
 
@@ -150,16 +150,16 @@ def test_what_is_not_covered_is_shown_as_such_and_wins_nothing():
     table = table_of(scores_of(a=(0.2, 0.9), b=(0.1, 0.8)), made)
     line = next(line for line in markdown(table).splitlines() if line.startswith("| B |"))
     assert set(line.removeprefix("| B ").strip("| ").split(" | ")) == {NOT_COVERED}
-    assert table[table["best"]].set_index("score").loc["codes/js_distance", "generator"] == "a"
+    assert table[table["best"]].set_index("score").loc["codes/pairs_error", "generator"] == "a"
 
 
 def test_a_notebook_can_look_into_it(compared):
     _, _, folder = compared
     results = Results(folder)
     assert list(results.generators) == ["bootstrap", "marginals", "codes_only"]
-    table = results.table({"codes/js_distance": "codes", "series/ks": "series"})
+    table = results.table({"codes/pairs_error": "codes", "series/ks": "series"})
     scores = results.scores.set_index(["generator", "row", "score"])["value"]
-    expected = scores["bootstrap", "synthetic", "codes/js_distance"]
+    expected = scores["bootstrap", "synthetic", "codes/pairs_error"]
     assert table.loc["Real patients with noise", "codes"].startswith(f"{expected:.3f} (")
     assert table.loc["codes_only", "series"] == ""
     assert table.index[-1] == "Floor: independent columns"
@@ -182,13 +182,13 @@ def test_patients_of_another_tool_are_checked_before_anything_is_fitted(
 
 def test_references_are_those_of_whoever_covers_what_is_asked():
     rows = [
-        ("a", "codes", "test", "codes/js_distance", 0.1),
-        ("b", "series", "test", "codes/js_distance", 0.2),
-        ("c", "codes series stays", "test", "codes/js_distance", 0.3),
+        ("a", "codes", "test", "codes/pairs_error", 0.1),
+        ("b", "series", "test", "codes/pairs_error", 0.2),
+        ("c", "codes series stays", "test", "codes/pairs_error", 0.3),
         ("b", "series", "test", "series/ks", 0.4),
     ]
     scores = pd.DataFrame(rows, columns=["generator", "covers", "row", "score", "value"])
-    assert reference_scores(scores, "codes/js_distance", "test")["value"].tolist() == [0.3, 0.1]
+    assert reference_scores(scores, "codes/pairs_error", "test")["value"].tolist() == [0.3, 0.1]
     assert reference_scores(scores, "series/ks", "test")["value"].tolist() == [0.4]
     assert not len(reference_scores(scores[:2], "two_sample/all", "test"))
     assert needs_of("published/correlation/difference") == {"series"}
