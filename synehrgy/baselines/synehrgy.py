@@ -39,7 +39,7 @@ class SynEHRgySettings:
     n_accum: int = 1
     lr: float = 8e-3
     weight_decay: float = 0.1
-    epochs: int = 10
+    epochs: int = 8
     patience: int = 3
     code_shuffle: bool = True
     min_code_count: int = 1
