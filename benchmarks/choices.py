@@ -74,6 +74,7 @@ VARIANTS = [
     Variant("numbers drawn evenly in a bin", sampling={"value_decoding": "uniform"}),
     Variant("... and ten bins of equal width", UNIFORM_BINS, {"value_decoding": "uniform"}),
     Variant("top_k=50", sampling={"top_k": 50}),
+    Variant("values may contradict each other", sampling={"value_contradictions": "leave"}),
     Variant("labels may contradict codes", sampling={"label_contradictions": "count"}),
     Variant(
         "records cut at the context",

@@ -522,6 +522,12 @@ class GenerateConfig:
         "labels that contradict the codes that define them: not sampled, or only counted",
         choices=("rule_out", "count"),
     )
+    value_contradictions: str = setting(
+        "settle",
+        "values of one time point that contradict each other, as pressures in the wrong order: put "
+        "right, or left as drawn",
+        choices=("settle", "leave"),
+    )
     compile: str = setting(
         "auto",
         "compile the model: auto does so on a GPU",

@@ -74,4 +74,5 @@ class GPTPaper(TrainedGPT):
             "value_decoding": "uniform",
             "max_segments": 1,
             "label_contradictions": "count",
+            "value_contradictions": "leave",
         }

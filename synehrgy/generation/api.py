@@ -105,6 +105,7 @@ class SynEHRgy:
         max_segments: int = 64,
         label_contradictions: str = "rule_out",
         value_decoding: str = "empirical",
+        value_contradictions: str = "settle",
         progress: bool = True,
     ) -> SyntheticCohort:
         """Synthetic patients; arguments are settings of generate.py (``n``: n_samples).
@@ -126,6 +127,7 @@ class SynEHRgy:
             max_segments: contexts that a record may take, at most.
             label_contradictions: ``rule_out`` or ``count``.
             value_decoding: ``empirical``, ``uniform`` or ``center``.
+            value_contradictions: ``settle`` or ``leave``.
             progress: whether to show a bar.
 
         Raises:
@@ -142,6 +144,7 @@ class SynEHRgy:
             max_segments=max_segments,
             label_contradictions=label_contradictions,
             value_decoding=value_decoding,
+            value_contradictions=value_contradictions,
             condition=ConditionSettings(share=share, max_attempts=max_attempts),
         )
         if condition is not None and not isinstance(condition, Condition):

@@ -75,6 +75,7 @@ class Options:
     max_attempts: int = 10_000
     rule_out: bool = True
     value_decoding: str = "empirical"
+    settle_values: bool = True
     compiled: bool = False
 
     @classmethod
@@ -88,6 +89,7 @@ class Options:
             config.condition.max_attempts,
             config.label_contradictions == "rule_out",
             config.value_decoding,
+            config.value_contradictions == "settle",
             device.type == "cuda" if config.compile == "auto" else config.compile == "True",
         )
 
@@ -164,6 +166,7 @@ class Job:
             first_stay_id,
             options.value_decoding,
             independent=True,
+            settle=options.settle_values,
         )
         return self._completed(drawn, found)
 

@@ -33,6 +33,7 @@ def decode(
     first_stay_id: int = 1,
     value_decoding: str = "empirical",
     independent: bool = False,
+    settle: bool = False,
 ) -> Cohort:
     """Turn records back into tables.
 
@@ -50,6 +51,8 @@ def decode(
         independent: draw each number by itself, so that a patient does not depend on the others.
             By default the draws of a bin are spread evenly over about a million tokens at a time
             (stratified), which gives the distribution back without the noise of sampling.
+        settle: put values of one time point right that contradict each other, as those of models
+            may; see ``Relations``.
 
     Returns:
         A cohort with the records' subjects and splits, ``hadm_id`` empty. With ``time=gap`` the
@@ -70,7 +73,7 @@ def decode(
     for start, part in chunks:
         decoder = _Decoder(
             *(tokenizer, part, seed, numbers[start : start + len(part)], first_stay_id),
-            *(value_decoding, independent),
+            *(value_decoding, independent, settle),
         )
         parts.append(decoder.run())
         first_stay_id += decoder.n_stays
@@ -90,10 +93,11 @@ class _Decoder:
         first_stay_id: int,
         how: str,
         independent: bool,
+        settle: bool,
     ):
         self.tokenizer, self.records = tokenizer, records
         self.seed, self.numbers = seed, numbers
-        self.how, self.independent = how, independent
+        self.how, self.independent, self.settle = how, independent, settle
         grammar = tokenizer.grammar
         self.tokens = records.tokens.astype(np.int64)
         self.kind = tokenizer.kind_of.astype(np.int32)[self.tokens]
@@ -214,6 +218,9 @@ class _Decoder:
         alphabetical = pd.Index(ordered, dtype=object).get_indexer(pd.Index(names, dtype=object))
         variable = variable[at]
         value, level, levels = self._values(at, variable)
+        if self.settle:
+            relations = self.tokenizer.relations
+            value, level = relations.settle(names, [*levels], point, variable, value, level)
         place = alphabetical[variable] if len(names) else variable
         order = np.argsort(point * max(len(names), 1) + place, kind="stable")
         point, place = point[order], place[order]

@@ -39,6 +39,7 @@ from synehrgy.tokenizer.grammar import (
     record_grammar,
 )
 from synehrgy.tokenizer.quantities import Bins, Digits, quantity_from_json
+from synehrgy.tokenizer.relations import Relations
 
 TOKENIZER_VERSION = 3
 
@@ -124,6 +125,7 @@ class Tokenizer:
         stands_for: rare codes that a kept one stands for, by system.
         explained: labels that are asked to have a code that explains them.
         rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
+        relations: what the values of one time point have in common.
         free_order: sections whose facts may come in any order: ``labels``, ``series``.
         no_series: whether records have no time points, though the vocabulary could say them.
     """
@@ -140,6 +142,7 @@ class Tokenizer:
     stands_for: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     explained: list[str] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)
+    relations: Relations = field(default_factory=Relations)
     free_order: list[str] = field(default_factory=list)
     no_series: bool = False
 
@@ -176,6 +179,7 @@ class Tokenizer:
             stands_for,
             fit_explained(train, codes, stands_for),
             fit_rules(cohort, settings.within_patient, covariate_numbers),
+            Relations.fit(train),
         )
 
     def as_trained(self, free_order: Sequence[str] = (), no_series: bool = False) -> "Tokenizer":
@@ -421,6 +425,7 @@ class Tokenizer:
             "stands_for": self.stands_for,
             "explained": self.explained,
             "rules": self.rules,
+            "relations": self.relations.to_json(),
             "free_order": self.free_order,
             "no_series": self.no_series,
             "vocabulary": self.vocabulary,
@@ -485,6 +490,7 @@ class Tokenizer:
             content["stands_for"],
             content["explained"],
             content["rules"],
+            Relations.from_json(content["relations"]),
             content["free_order"],
             content["no_series"],
         )
