@@ -257,6 +257,11 @@ class ModelSettings:
     qk_norm: bool = setting(False, "normalise queries and keys")
     bias: bool = setting(True, "biases in linear layers and norms")
     tied: bool = setting(True, "output layer with the weights of the token embedding")
+    shared: bool = setting(
+        False,
+        "tokens that are alike (bins of a series, codes of a category) share a part of their "
+        "embedding in training",
+    )
 
 
 @dataclass

@@ -74,6 +74,7 @@ class Ours(TrainedGPT):
             positions="rotary",
             qk_norm=True,
             bias=False,
+            shared=True,
         )
         return {
             "model": model,
