@@ -25,10 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synehrgy.commands import Outcome
 from synehrgy.errors import UserError, nearest
-from synehrgy.files import REPOSITORY
+from synehrgy.files import CONFIG_DIR, workspace
 from synehrgy.settings import CONFIGS, check, resolve_paths, walk
-
-CONFIG_DIR = REPOSITORY / "configs"
 
 # The groups of files in configs/ that each command chooses from.
 GROUPS = {
@@ -46,7 +44,7 @@ MODULES = {"baseline": "-m synehrgy.baselines", "comparison": "-m synehrgy.compa
 EXAMPLES = {
     "preprocess": [
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
-        "python preprocess.py data=mimic3_demo data.raw_dir=/path/to/mimic-iii-demo",
+        "python preprocess.py data=mimic3_demo",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",
@@ -73,7 +71,7 @@ EXAMPLES = {
     ],
 }
 
-OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
+OmegaConf.register_new_resolver("repo", lambda path: str(workspace() / path), replace=True)
 for _command, _config in CONFIGS.items():
     ConfigStore.instance().store(name=f"{_command}_schema", node=_config)
 
