@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -25,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synehrgy.commands import Outcome
 from synehrgy.errors import UserError, nearest
-from synehrgy.files import CONFIG_DIR, workspace
+from synehrgy.files import CONFIG_DIR, INSTALLED, workspace
 from synehrgy.settings import CONFIGS, check, resolve_paths, walk
 
 # The groups of files in configs/ that each command chooses from.
@@ -99,7 +100,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def run(command: str, function: Callable[[Any], Outcome]) -> None:
-    """Run a script: compose its configuration from ``sys.argv`` and call ``function`` with it.
+    """Run a command: compose its configuration from ``sys.argv`` and call ``function`` with it.
 
     ``function`` returns the closing line, and the value that a sweep makes as small as it can.
     Errors meant for people are printed without a traceback; the exit status is then 1. Hydra's own
@@ -110,14 +111,14 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(arguments):
-            print(help_text(command))
+            print(_as_called(help_text(command)))
             return
         if any(argument.startswith("-") for argument in arguments):
             _run_by_hydra(command, function, arguments)
         else:
             _close(function(compose(command, arguments)))
     except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(_as_called(f"Error: {error}"))
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 
@@ -125,8 +126,16 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
 def _close(outcome: Outcome) -> float | None:
     # Of several processes under torchrun, one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(outcome.line)
+        print(_as_called(outcome.line))
     return outcome.value
+
+
+def _as_called(text: str) -> str:
+    """A text with the commands as one calls them: an installed package has no scripts."""
+    if not (INSTALLED or Path(sys.argv[0]).name.startswith("synehrgy-")):
+        return text
+    script = r"(?<![\w/.-])(?:python )?(preprocess|train|generate|evaluate)\.py\b"
+    return re.sub(script, r"synehrgy-\1", text)
 
 
 def _run_by_hydra(
@@ -145,9 +154,9 @@ def _run_by_hydra(
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                sys.exit(f"Error: {error}")
+                sys.exit(_as_called(f"Error: {error}"))
             # One bad trial does not end a sweep.
-            print(f"Error: {error}", file=sys.stderr)
+            print(_as_called(f"Error: {error}"), file=sys.stderr)
             failed.append(error)
             return math.inf
 

@@ -114,8 +114,8 @@ def test_an_interruption_keeps_what_has_come(server, tmp_path, monkeypatch):
 
     file = file_of(server, tmp_path)
     server.faults = [-4000]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("synehrgy.sources.download.time.sleep", interrupt)
+    monkeypatch.setattr("synehrgy.sources.download.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         get(file)
     assert names(tmp_path / "raw") == ["file.part"]
     get(file)
