@@ -281,18 +281,40 @@ def _mapping_overrides(
 def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
     """An override as Hydra reads it, and its text, in which an unusual path is now quoted."""
     parser = OverridesParser.create()
+    key, _, value = text.partition("=")
+    is_mapping = value and _mapping_of(key.lstrip("+"), settings) is not None
     try:
-        return parser.parse_override(text), text
+        plain = f"{key}={_plain_names(key, value)}" if is_mapping else text
+        return parser.parse_override(plain), plain
     except HydraException as error:
-        key, _, value = text.partition("=")
         if not value or key not in settings or not settings[key].metadata["is_path"]:
             hint = ""
-            if " " in key and (mapping := _mapping_of(key, settings)) is not None:
-                hint = f" A name with blanks goes into braces: '{mapping}={{A name: ...}}'."
+            if (mapping := _mapping_of(key.lstrip("+"), settings)) is not None:
+                hint = (
+                    " A name with blanks, ':', '=' or ',' goes into braces and quotes: "
+                    f"\"{mapping}={{'A name': ...}}\"."
+                )
             raise UserError(f"{text!r} is not of the form key=value ({error}).{hint}") from None
     # Blanks, brackets, a leading ~: the shell knows them, Hydra's grammar does not.
     text = "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
     return parser.parse_override(text), text
+
+
+def _plain_names(key: str, value: str) -> str:
+    """A mapping with its quoted names as Hydra reads them, which knows no quotes in that place."""
+
+    def plain(found: re.Match[str]) -> str:
+        name, colon = found[2], found[3]
+        if colon is None:
+            return found[0]
+        if odd := re.search(r"[^\w\s/\\+.$%*@?|()\[\]{}:=,-]", name, re.ASCII):
+            raise UserError(
+                f"{key}: a name with {odd[0]!r}, such as {name!r}, cannot be given on the command "
+                "line. Write it into the file of settings in configs/."
+            )
+        return re.sub(r"[\s\\()\[\]{}:=,]", r"\\\g<0>", name) + colon
+
+    return re.sub(r"""(['"])(.*?)\1(\s*:)?""", plain, value)
 
 
 def _mapping_of(key: str, settings: dict[str, Field[Any]]) -> str | None:
