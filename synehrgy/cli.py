@@ -111,14 +111,14 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(arguments):
-            print(_as_called(help_text(command)))
+            print(as_called(help_text(command)))
             return
         if any(argument.startswith("-") for argument in arguments):
             _run_by_hydra(command, function, arguments)
         else:
             _close(function(compose(command, arguments)))
     except (UserError, OSError) as error:
-        sys.exit(_as_called(f"Error: {error}"))
+        sys.exit(as_called(f"Error: {error}"))
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 
@@ -126,11 +126,11 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
 def _close(outcome: Outcome) -> float | None:
     # Of several processes under torchrun, one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(_as_called(outcome.line))
+        print(as_called(outcome.line))
     return outcome.value
 
 
-def _as_called(text: str) -> str:
+def as_called(text: str) -> str:
     """A text with the commands as one calls them: an installed package has no scripts."""
     if not (INSTALLED or Path(sys.argv[0]).name.startswith("synehrgy-")):
         return text
@@ -154,9 +154,9 @@ def _run_by_hydra(
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                sys.exit(_as_called(f"Error: {error}"))
+                sys.exit(as_called(f"Error: {error}"))
             # One bad trial does not end a sweep.
-            print(_as_called(f"Error: {error}"), file=sys.stderr)
+            print(as_called(f"Error: {error}"), file=sys.stderr)
             failed.append(error)
             return math.inf
 
