@@ -95,9 +95,13 @@ def _downloaded(data: DataSettings) -> DataSettings:
 
     raw_dir, split_dir = _raw_dir(data), data.split_dir
     if data.raw_dir is None and data.url is not None:
+        # The tables that are needed of each source.
+        tables = {"mimic3": COLUMNS}
+        if data.source not in tables:
+            raise UserError(f"data.url={data.url}: data.source={data.source} is not downloaded.")
         if raw_dir is None:
             raise UserError("data.download_dir=<folder> is needed for what data.url has.")
-        download_tables(data.url, Path(raw_dir), COLUMNS)
+        download_tables(data.url, Path(raw_dir), tables[data.source])
     if split_dir == "benchmark":
         split_dir = str(workspace() / "data" / "raw" / "mimic3-benchmarks")
         download_benchmark_lists(Path(split_dir))

@@ -82,7 +82,7 @@ def download(files: Sequence[Published], remedy: str, progress: bool = True) -> 
     file that is here but differs from what is published is replaced once the right one has come.
 
     Args:
-        files: all in one folder, which is made if need be.
+        files: all below one folder, which is made if need be.
         remedy: what to do by hand if it fails, for the message.
         progress: whether to show a bar for each file.
 
@@ -92,7 +92,7 @@ def download(files: Sequence[Published], remedy: str, progress: bool = True) -> 
     missing = [file for file in files if not file.is_here]
     if not missing:
         return
-    folder = missing[0].file.parent
+    folder = Path(os.path.commonpath([file.file.parent for file in files]))
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
         if progress:
@@ -160,6 +160,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _get(wanted: Published, progress: bool) -> None:
+    wanted.file.parent.mkdir(parents=True, exist_ok=True)
     # What was here before may be of another version of the file, so a wrong one gets another try.
     for _ in range(2):
         _get_all(wanted, progress)

@@ -1,7 +1,7 @@
 """What is open to all: the tables of PhysioNet's demos, and the splits of the mimic3-benchmarks."""
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from synehrgy.errors import UserError
@@ -29,7 +29,8 @@ def download_tables(url: str, folder: Path, names: Iterable[str], progress: bool
     Args:
         url: folder of the files on a server, with a list ``SHA256SUMS.txt``, as PhysioNet has it.
         folder: where they go; what is there as published is left alone.
-        names: of the tables, in lower case, without ``.csv`` or ``.csv.gz``.
+        names: of the tables, in lower case, without ``.csv`` or ``.csv.gz``; they may lie in
+            folders, which they keep.
         progress: whether to show a bar for each file.
 
     Raises:
@@ -50,7 +51,13 @@ def download_tables(url: str, folder: Path, names: Iterable[str], progress: bool
             # The page of a login or of an outage; the list may come at another time.
             sums.file.unlink()
         raise
-    paths = {path.lower(): path for path in checksums}
+    # Nothing that a server lists may lead out of the folder.
+    listed = {path: PurePosixPath(path) for path in checksums}
+    paths = {
+        pure.name.lower(): path
+        for path, pure in listed.items()
+        if ".." not in pure.parts and not pure.is_absolute()
+    }
     chosen = {
         name: paths[name + suffix]
         for name in names

@@ -328,7 +328,7 @@ def demo_settings(server: Server, folder: Path, *more: str) -> list[str]:
 
 def test_one_command_downloads_the_demo_and_extracts_it(demo, tmp_path):
     command = [sys.executable, str(REPOSITORY / "preprocess.py"), *demo_settings(demo, tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "CHARTEVENTS.csv: 100%" in done.stderr
     assert "Next: python train.py data=mimic3_demo" in done.stdout
@@ -337,7 +337,7 @@ def test_one_command_downloads_the_demo_and_extracts_it(demo, tmp_path):
     assert set(names(tmp_path / "raw")) == {*tables, "SHA256SUMS.txt"}
     assert read_cohort(tmp_path / "cohort").n_patients == 10
     demo.asked.clear()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert demo.asked == []
 
@@ -357,6 +357,27 @@ def test_compressed_tables_and_names_in_lower_case(server, tmp_path):
     publish(server, tmp_path / "server" / "demo")
     preprocess(compose("preprocess", demo_settings(server, tmp_path)))
     assert read_cohort(tmp_path / "cohort").n_patients == 10
+
+
+def test_tables_in_folders_keep_them(server, tmp_path):
+    content = {"hosp/patients.csv.gz": b"one", "icu/Chart Events.csv": b"two"}
+    server.files = {f"/demo/{path.replace(' ', '%20')}": text for path, text in content.items()}
+    outside = [f"{'a' * 64} ../../{name}" for name in ("patients.csv", "stays.csv")]
+    rows = [*outside, *(f"{sha256(text)} {path}" for path, text in content.items())]
+    server.files["/demo/SHA256SUMS.txt"] = "\n".join(rows).encode()
+    names = ["patients", "chart events"]
+    download_tables(f"{server.url}/demo", tmp_path / "raw", names, progress=False)
+    for path, text in content.items():
+        assert (tmp_path / "raw" / path).read_bytes() == text
+    # A list does not lead out of the folder.
+    with pytest.raises(UserError, match="lists no STAYS"):
+        download_tables(f"{server.url}/demo", tmp_path / "raw", ["stays"], progress=False)
+
+
+def test_only_sources_that_are_known_are_downloaded(server, tmp_path):
+    given = ["data=simulated", "data.raw_dir=null", f"data.url={server.url}"]
+    with pytest.raises(UserError, match=r"data\.source=simulated is not downloaded"):
+        preprocess(compose("preprocess", [*given, f"data.path={tmp_path / 'cohort'}"]))
 
 
 def test_a_folder_of_one_s_own_is_not_downloaded_into(demo, tmp_path):
