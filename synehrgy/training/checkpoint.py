@@ -90,7 +90,7 @@ def find_run(saved_models: Path, name: str) -> Path:
 
 
 def load_run(folder: Path, device: torch.device) -> Run:
-    """Read a trained run from its folder alone.
+    """Read a trained run from its folder alone; no random number is drawn.
 
     Raises:
         UserError: a missing or damaged file.
@@ -104,8 +104,10 @@ def load_run(folder: Path, device: torch.device) -> Run:
             f"version {MODEL_VERSION}. Train it again with train.py."
         )
     try:
-        model = GPT(GPTConfig(**shape))
-        model.load_state_dict(load_file(folder / MODEL_FILE))
+        # Without weights of its own, as drawing them would take from the caller's random numbers.
+        with torch.device("meta"):
+            model = GPT(GPTConfig(**shape))
+        model.load_state_dict(load_file(folder / MODEL_FILE), assign=True)
     except (TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"The model in {folder} is damaged: {error}") from error
     if model.config.vocab_size != len(tokenizer.vocabulary):

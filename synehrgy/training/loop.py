@@ -204,13 +204,17 @@ def _resumed(trainer: Trainer, folder: Path) -> dict[str, Any] | None:
 
 def _resume_command(config: TrainConfig) -> str:
     arguments = [a for a in sys.argv[1:] if not a.startswith(("resume=", "overwrite="))]
-    if Path(sys.argv[0]).name != "train.py":
+    program = Path(sys.argv[0]).name
+    if program == "train.py":
+        command, several = ["python", sys.argv[0]], [sys.argv[0]]
+    elif program == "synehrgy-train":
+        command, several = [program], ["--no-python", program]
+    else:
         return f"the settings of run_name={config.run_name} and resume=True"
     n_processes = os.environ.get("WORLD_SIZE", "1")
-    launcher = ["python"]
     if n_processes != "1":
-        launcher = ["torchrun", "--standalone", f"--nproc_per_node={n_processes}"]
-    return shlex.join([*launcher, sys.argv[0], *arguments, "resume=True"])
+        command = ["torchrun", "--standalone", f"--nproc_per_node={n_processes}", *several]
+    return shlex.join([*command, *arguments, "resume=True"])
 
 
 def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
