@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 
 from synehrgy.errors import UserError
-from synehrgy.export import export_hf, import_hf
-from synehrgy.export.hf import CARD_FILE
 from synehrgy.files import REPOSITORY
-from synehrgy.settings import DEFAULT_PATHS
+from synehrgy.settings import DEFAULT_PATHS, GenerateConfig, check
 
 SAVED_MODELS, RESULTS = (REPOSITORY / DEFAULT_PATHS[name] for name in ("saved_models", "results"))
 
@@ -60,11 +58,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> str:
+    # Not at once: who asks for help need not wait for PyTorch.
+    from synehrgy.export.hf import CARD_FILE, export_hf
+
     # A name has no slash.
     is_folder = "/" in options.run or Path(options.run).name != options.run
     run = Path(options.run) if is_folder else options.saved_models / options.run
     facts = export_hf(
-        run.resolve(),
+        run,
         options.folder,
         results=options.results,
         values=not options.no_values,
@@ -86,6 +87,10 @@ def _export(options: argparse.Namespace) -> str:
 
 
 def _import(options: argparse.Namespace) -> str:
+    # Before it is part of a path, where a slash would lead elsewhere.
+    check(GenerateConfig(run_name=options.run))
+    from synehrgy.export.hf import import_hf
+
     run = import_hf(options.folder, options.saved_models / options.run, overwrite=options.overwrite)
     elsewhere = (
         ""

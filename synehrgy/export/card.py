@@ -1,6 +1,7 @@
 """The card of a model: what it is, what it was made of, what is known about it and what is not."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -200,9 +201,14 @@ def _tokens(facts: Facts) -> list[str]:
         if facts.values
         else "was written without quantiles: generated values are spread evenly over their bin"
     )
+    rare = (
+        ""
+        if tokenizer.settings.rare_codes == "drop"
+        else " **Codes rarer than `min_code_count` are named, too**: some may be of one patient."
+    )
     return [
         _table(("setting", ""), [(f"`{key}`", getattr(tokenizer.settings, key)) for key in keys]),
-        f"A vocabulary of {len(tokenizer.vocabulary):,} tokens; codes: {codes or 'none'}.",
+        f"A vocabulary of {len(tokenizer.vocabulary):,} tokens; codes: {codes or 'none'}.{rare}",
         "`tokenizer.json` names the tokens for transformers. `synehrgy/tokenizer.json` turns "
         f"records into tables again; it {quantiles}. Bin edges and codes come from the training "
         "data in either case.",
@@ -212,12 +218,11 @@ def _tokens(facts: Facts) -> list[str]:
 def _model(facts: Facts) -> list[str]:
     config, architecture = facts.run.model.config, facts.architecture
     code = "`modeling_synehrgy.py`" if architecture.has_code else "transformers"
-    keys = ("n_layer", "n_head", "n_embd", "n_ctx", "positions", "norm", "mlp", "qk_norm", "bias")
+    shape = {**asdict(config), "n_kv_head": config.key_heads}
     rows = [
         ("class", f"`{architecture.model_class}` of {code}"),
         ("parameters", f"{facts.about['n_parameters']:,}"),
-        *((f"`{key}`", getattr(config, key)) for key in (*keys, "tied", "dropout")),
-        ("`n_kv_head`", config.key_heads),
+        *((f"`{key}`", value) for key, value in shape.items()),
     ]
     return [_table(("", ""), rows)]
 
@@ -263,7 +268,7 @@ def _evaluation(facts: Facts) -> list[str]:
         if headline.group == "Privacy" or headline.score not in scores.index:
             continue
         mine = scores.loc[[headline.score]].set_index("row")
-        if "synthetic" in mine.index:
+        if "synthetic" in mine.index and pd.notna(mine.at["synthetic", "value"]):
             title = f"{headline.group}: {headline.title}"
             held_out = _number(mine["value"].get("test"))
             rows.append((title, f"`{headline.score}`", *_numbers(mine.loc["synthetic"]), held_out))

@@ -82,13 +82,14 @@ def export_hf(
     """
     _refuse_other(folder, overwrite)
     loader = loader_of() if checked else None
+    run = run.resolve()
     found = load_run(find_run(run.parent, run.name), CPU)
     if not values:
         found = replace(found, tokenizer=found.tokenizer.without_values())
     architecture = architecture_of(found.model.config)
     facts = Facts.of(found, architecture, results, values)
     with new_folder(folder, replaceable=_is_export) as aside:
-        _write_model(aside, found, architecture)
+        write_model(aside, found, architecture)
         write_json(aside / "tokenizer.json", tokenizer_json(found.tokenizer))
         write_json(aside / "tokenizer_config.json", tokenizer_config(found.model.config.n_ctx))
         _write_own(aside / OWN_FOLDER, found)
@@ -112,7 +113,8 @@ def _refuse_other(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _write_model(folder: Path, run: Run, architecture: Architecture) -> None:
+def write_model(folder: Path, run: Run, architecture: Architecture) -> None:
+    """Write the files from which transformers makes the model of a run."""
     config, tokenizer = run.model.config, run.tokenizer
     marks = {
         "bos_token_id": tokenizer.token(START),
