@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd
 import yaml
 
 import synehrgy
@@ -36,13 +35,13 @@ _REAL = """\
 trained on: it may repeat parts of records. The files of its vocabulary state bin edges and codes
 that come from the training data{quantiles}. Whoever shares it answers for that."""
 
-_MIMIC = """\
-MIMIC-III is credentialed data: the PhysioNet Credentialed Health Data Use Agreement forbids to
-share it with anybody who has not signed. Models trained on it fall under the agreement until it is
-shown that they reveal nobody. The place to share one is PhysioNet itself, as a project with
+_CREDENTIALED = """\
+MIMIC and eICU are credentialed data: the PhysioNet Credentialed Health Data Use Agreement forbids
+to share them with anybody who has not signed. Models trained on them fall under the agreement until
+it is shown that they reveal nobody. The place to share one is PhysioNet itself, as a project with
 credentialed access under the same agreement (<https://physionet.org/about/publish/>); a private
-repository elsewhere is no replacement. Only the open demo of 100 patients (`data=mimic3_demo`) is
-free, under the Open Database License."""
+repository elsewhere is no replacement. Only the open demos (`data=mimic3_demo`) are free, under the
+Open Database License."""
 
 _OTHER_DATA = """\
 The terms of the hospital, its ethics board and the law that its patients live under decide who may
@@ -103,15 +102,14 @@ _CITE = """\
 }
 ```"""
 
-_CITE_MIMIC = """\
-MIMIC-III: Johnson et al., *Scientific Data* 3, 160035 (2016). PhysioNet: Goldberger et al.,
-*Circulation* 101 (23), e215-e220 (2000)."""
+_CITE_DATA = """\
+The data, as their page on PhysioNet asks; MIMIC-III: Johnson et al., *Scientific Data* 3, 160035
+(2016). PhysioNet: Goldberger et al., *Circulation* 101 (23), e215-e220 (2000)."""
 
 
 def card_of(facts: Facts) -> str:
     """The card as Markdown with a YAML header, as the Hugging Face Hub reads it."""
     tags = ["synehrgy", "electronic-health-records", "synthetic-data", "medical"]
-    tags += ["mimic-iii"] if facts.is_mimic else []
     header = {"library_name": "transformers", "license": "other", "tags": tags}
     n_parameters = facts.about["n_parameters"] / 1e6
     written = "the futures of patients' stays" if facts.forecasts else "whole patients"
@@ -124,7 +122,7 @@ def card_of(facts: Facts) -> str:
         "Training": _training(facts),
         "Evaluation": _evaluation(facts),
         "Privacy": _privacy(facts),
-        "Cite": [_CITE, *([_CITE_MIMIC] if facts.is_mimic else [])],
+        "Cite": [_CITE, *([_CITE_DATA] if facts.is_credentialed else [])],
     }
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
@@ -143,7 +141,10 @@ def _warning(facts: Facts) -> list[str]:
     if facts.is_simulated:
         return [_SIMULATED, _LICENCE]
     quantiles = ", and quantiles of its values" if facts.values else ""
-    texts = [_REAL.format(quantiles=quantiles), _MIMIC if facts.is_mimic else _OTHER_DATA]
+    texts = [
+        _REAL.format(quantiles=quantiles),
+        _CREDENTIALED if facts.is_credentialed else _OTHER_DATA,
+    ]
     if (before := facts.run.config["use_pretrained"]) is not None:
         texts.append(
             f"It began with the weights of another run, `{before}`: the terms of that run's data "
@@ -262,16 +263,15 @@ def _evaluation(facts: Facts) -> list[str]:
         # That of forecasts has single figures.
         figures = [(f"`{name}`", _number(value)) for name, value in about["metrics"].items()]
         return [f"Forecasts of stays of {about['split']}.", _table(("score", "value"), figures)]
-    scores = pd.DataFrame(about["scores"]).set_index("score")
+    scores = {(score["score"], score["row"]): score for score in about["scores"]}
     rows = []
-    for headline in HEADLINES:
-        if headline.group == "Privacy" or headline.score not in scores.index:
+    for headline in (h for h in HEADLINES if h.group != "Privacy"):
+        mine = scores.get((headline.score, "synthetic"))
+        if mine is None or mine["value"] is None:
             continue
-        mine = scores.loc[[headline.score]].set_index("row")
-        if "synthetic" in mine.index and pd.notna(mine.at["synthetic", "value"]):
-            title = f"{headline.group}: {headline.title}"
-            held_out = _number(mine["value"].get("test"))
-            rows.append((title, f"`{headline.score}`", *_numbers(mine.loc["synthetic"]), held_out))
+        held_out = scores.get((headline.score, "test"), {"value": None})["value"]
+        title = f"{headline.group}: {headline.title}"
+        rows.append((title, f"`{headline.score}`", *_numbers(mine), _number(held_out)))
     return [
         f"{about['patients']['synthetic']:,} patients from the sampler of SynEHRgy against real "
         f"ones (`preset={about['config']['preset']}`, {about['made']}). Held out: the same score "
@@ -304,15 +304,14 @@ def _privacy(facts: Facts) -> list[str]:
     return [*texts, "An attack that finds nothing proves nothing: there may be a better one."]
 
 
-def _numbers(score: Any) -> tuple[str, str, str]:
+def _numbers(score: dict[str, Any]) -> tuple[str, str, str]:
     """Value, interval and light of a score."""
     low, high = (_number(score[end]) for end in ("low", "high"))
-    light = score["light"] if isinstance(score["light"], str) else ""
-    return _number(score["value"]), f"{low} to {high}" if low else "", light
+    return _number(score["value"]), f"{low} to {high}" if low else "", score["light"] or ""
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -16,6 +16,9 @@ from synehrgy.training.checkpoint import METRICS_FILE, RUN_FILE, Run
 
 EVALUATION_FILE = "metrics.json"
 
+# In the source that a cohort states.
+CREDENTIALED = ("mimic", "eicu")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -74,9 +77,10 @@ class Facts:
         return config["data"]["source"] == "simulated" and config["use_pretrained"] is None
 
     @property
-    def is_mimic(self) -> bool:
-        """Whether its data are, or may be, of MIMIC-III."""
-        return not self.is_simulated and self.run.tokenizer.schema.source == "mimic3"
+    def is_credentialed(self) -> bool:
+        """Whether its data are, or may be, under an agreement with PhysioNet."""
+        source = self.run.tokenizer.schema.source.lower()
+        return not self.is_simulated and any(name in source for name in CREDENTIALED)
 
 
 def _epochs(file: Path) -> list[dict[str, Any]]:

@@ -84,6 +84,18 @@ def test_the_commands_of_the_page(here):
         assert a.read_bytes() == b.read_bytes(), name
 
 
+def test_the_commands_of_the_readme(here, monkeypatch):
+    monkeypatch.chdir(here)
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    python -m synehrgy\.export (.*)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    shutil.copytree("saved_models/demo", "readme/first")
+    for command in commands:
+        assert main([*shlex.split(command), "--saved-models", "readme"]) == 0
+    weights = [Path("readme", name, "model.safetensors").read_bytes() for name in ("first", "copy")]
+    assert weights[0] == weights[1]
+
+
 def test_its_python(here):
     pytest.importorskip("transformers")
     if not (here / "exported" / "demo").exists():

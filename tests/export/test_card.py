@@ -120,7 +120,7 @@ def test_terms_follow_the_data(run):
     tuned = terms(mimic, "simulated", before="synehrgy-mimic")
     assert "Do not publish it without permission" in tuned
     assert "another run, `synehrgy-mimic`" in tuned
-    assert "mimic-iii" in card(mimic).split("---")[1]
+    assert "Credentialed" in terms(with_source(run, "eicu"))
     assert "Johnson et al." in section(card(mimic), "Cite")
     assert "Johnson et al." not in section(card(run), "Cite")
 

@@ -229,7 +229,7 @@ def test_a_run_of_the_open_demo(transformers, demo_cohort, tmp_path):
     ]
     run = train(compose("train", given))
     facts = export_hf(run, tmp_path / "hf", checked=True)
-    assert facts.is_mimic
+    assert facts.is_credentialed
     card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
     assert "PhysioNet Credentialed Health Data Use Agreement" in card
     assert "a share of 0.1 was used" in card
