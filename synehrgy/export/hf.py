@@ -47,8 +47,8 @@ _FILES = {
 
 CPU = torch.device("cpu")
 
-# Where somebody's files are, and where somebody logs to.
-_PRIVATE_DATA = ("path", "raw_dir", "split_dir")
+# Other settings of the data, and of these groups, say where somebody's files are or logs go.
+_PUBLIC_DATA = ("name", "source", "simulation")
 _PRIVATE = ("paths", "wandb")
 
 
@@ -145,7 +145,7 @@ def _write_own(folder: Path, run: Run) -> None:
     folder.mkdir()
     run.tokenizer.save(folder / TOKENIZER_FILE)
     public = {key: value for key, value in run.config.items() if key not in _PRIVATE}
-    data = {key: value for key, value in public["data"].items() if key not in _PRIVATE_DATA}
+    data = {key: value for key, value in public["data"].items() if key in _PUBLIC_DATA}
     _write_yaml(folder / CONFIG_FILE, public | {"data": data})
     for name in (MODEL_SHAPE_FILE, RUN_FILE, METRICS_FILE):
         shutil.copyfile(run.path / name, folder / name)

@@ -97,6 +97,8 @@ def in_memory(transformers, run):
 
 def test_the_choices_are_all_that_settings_have():
     sizes = {"name", "n_layer", "n_head", "n_embd", "dropout"}
+    # What is shared in training is folded in where it ends.
+    sizes |= {"shared"}
     assert {field.name for field in fields(ModelSettings)} - sizes == set(CHOICES)
 
 
@@ -105,6 +107,7 @@ def test_the_choices_are_all_that_settings_have():
 def test_shipped_models(name, transformers, tokenizer, tmp_path):
     shape = yaml.safe_load(SHIPPED[name].read_text(encoding="utf-8"))["model"]
     del shape["name"]
+    shape.pop("shared", None)
     run = run_of(tokenizer, **shape)
     folder = exported(run, tmp_path / "model")
     model = loaded(transformers, folder)

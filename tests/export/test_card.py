@@ -195,7 +195,7 @@ def test_its_evaluation(run, results):
     value = {(s["score"], s["row"]): s["value"] for s in scores}
     evaluation = section(text, "Evaluation")
     assert "30 patients from the sampler" in evaluation
-    wanted = ("codes/js_distance", "series/ks", "consistency/any")
+    wanted = ("codes/pairs_error", "series/ks", "consistency/any")
     assert set(wanted) <= {headline.score for headline in HEADLINES}
     for score in wanted:
         line = next(line for line in evaluation.splitlines() if f"`{score}`" in line)
