@@ -52,7 +52,8 @@ class Relations:
     """Relations between series at the same time.
 
     Attributes:
-        orders: pairs of continuous series, the first of which is never the greater one.
+        orders: pairs of continuous series, the first of which is never the greater one. No series
+            is below itself by way of others, or settling would not come to an end.
         totals: categorical series that follow from others.
     """
 
@@ -63,7 +64,7 @@ class Relations:
     def fit(cls, train: Cohort) -> "Relations":
         """Find those that hold in a cohort."""
         points = _Points(train)
-        return cls(sorted(_orders(points)), list(_totals(points)))
+        return cls(_without_circles(sorted(_orders(points))), list(_totals(points)))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -184,6 +185,22 @@ def _orders(points: _Points) -> Iterator[tuple[str, str]]:
             by_chance = np.random.default_rng(_SEED).permutation(b)
             if (a <= b).mean() >= HOLDS and (a > by_chance).mean() >= BROKEN_BY_CHANCE:
                 yield low, high
+
+
+def _without_circles(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs but for those of series that are each below the other, being nearly always equal.
+
+    The others stay, in their order, if no pair before them says the contrary.
+    """
+    above: dict[str, set[str]] = {}
+    found = []
+    for low, high in pairs:
+        if (high, low) in pairs or low in above.get(high, ()):
+            continue
+        found.append((low, high))
+        for name in [low, *(name for name, others in above.items() if low in others)]:
+            above.setdefault(name, set()).update({high}, above.get(high, ()))
+    return found
 
 
 def _totals(points: _Points) -> Iterator[Total]:
