@@ -1,5 +1,6 @@
 """Several processes, one for each device, as started by ``torchrun``."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -109,4 +110,8 @@ def world(device: str, patience: timedelta | None = None) -> Iterator[World]:
         ):
             yield World(here, rank, size)
     finally:
+        # A group's threads end with its last reference, which a sharded model holds in a circle.
+        # Left to the end of the interpreter, they would bring it down.
+        gc.collect()
         dist.destroy_process_group()
+        gc.collect()
