@@ -45,10 +45,11 @@ def assemble(
     }
     for covariate in schema.covariates:
         facts = stays[covariate.name]
-        continuous = covariate.kind == "continuous"
-        columns[covariate.name] = (
-            facts.astype("float64") if continuous else facts.astype("str")
-        ).array
+        if covariate.kind == "continuous":
+            columns[covariate.name] = facts.astype("float64").array
+        else:
+            # In pandas 2 what is missing becomes a text, too.
+            columns[covariate.name] = facts.astype("str").where(facts.notna()).array
     for label in schema.labels:
         columns[label.column] = stays[label.column].to_numpy(np.int8)
     columns["los_hours"] = stays["los_hours"].to_numpy(np.float64)
