@@ -1,7 +1,6 @@
 """The raw tables: where they are, which columns are read, and what is wrong with them."""
 
 import csv
-import glob
 import gzip
 import json
 import re
@@ -15,6 +14,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from synehrgy.errors import UserError, nearest
+from synehrgy.sources.database import file_text, first_line, identifier, sql_text
 
 # In the order of preference: where a table has several forms, Parquet is the fastest to read.
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -141,15 +141,15 @@ def _open(name: str, file: Path) -> RawTable:
             )
     if parquet:
         selected = ", ".join(
-            f"CAST({_identifier(columns[column])} AS {kind}) AS {column}"
+            f"CAST({identifier(columns[column])} AS {kind}) AS {column}"
             for column, kind in COLUMNS[name].items()
         )
-        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({_path(file)}))")
+        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({file_text(file)}))")
     declared = ", ".join(
         f"{sql_text(column)}: '{COLUMNS[name].get(column, 'VARCHAR')}'" for column in columns
     )
     options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"'"
-    source = f"read_csv({_path(file)}, {options}, columns = {{{declared}}})"
+    source = f"read_csv({file_text(file)}, {options}, columns = {{{declared}}})"
     return RawTable(name, file, f"(SELECT {', '.join(COLUMNS[name])} FROM {source})")
 
 
@@ -167,7 +167,7 @@ def _csv_header(file: Path) -> list[str]:
 
 def _parquet_columns(file: Path) -> dict[str, str]:
     try:
-        rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({_path(file)})").fetchall()
+        rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({file_text(file)})").fetchall()
     except duckdb.Error as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}. {_REPAIR}") from None
     return {row[0]: row[1] for row in rows}
@@ -219,22 +219,3 @@ def _complaint(message: str) -> str:
         if reason.lower() in message.lower():
             return f"{where}: {reason}"
     return f"{where}: {first_line(message)}"
-
-
-def first_line(error: object) -> str:
-    """The first line of a message, without its full stop."""
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def _path(file: Path) -> str:
-    # DuckDB takes a file name for a pattern, so brackets and stars in it are escaped.
-    return sql_text(glob.escape(str(file)))
-
-
-def sql_text(value: object) -> str:
-    """A text literal of SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
