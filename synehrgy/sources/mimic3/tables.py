@@ -84,11 +84,22 @@ class RawTable:
     sql: str
 
 
-def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
+def find_tables(
+    raw_dir: Path,
+    names: Iterable[str],
+    columns: dict[str, dict[str, str]] = COLUMNS,
+    optional: Iterable[str] = (),
+) -> dict[str, RawTable]:
     """Find the named raw tables in a folder; their headers are read, their rows not.
 
     A table may be ``NAME.parquet``, ``NAME.csv`` or ``NAME.csv.gz`` in any case, taken in this
     order if there are several. Columns that are not needed are ignored.
+
+    Args:
+        raw_dir: the folder.
+        names: tables that must be there.
+        columns: columns of each table, with their types.
+        optional: tables that are found if they are there.
 
     Raises:
         UserError: no such folder, one without MIMIC-III tables, or a table that is missing, empty,
@@ -103,7 +114,7 @@ def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
     present = {file.name.lower(): file for file in sorted(raw_dir.iterdir()) if file.is_file()}
     found = {
         name: present[name + suffix]
-        for name in names
+        for name in (*names, *optional)
         for suffix in reversed(SUFFIXES)
         if name + suffix in present
     }
@@ -121,20 +132,21 @@ def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
             f"Found: {listed or 'nothing'}. Give the right folder (data.raw_dir=...) or "
             "download what is missing."
         )
-    return {name: _open(name, file) for name, file in found.items()}
+    return {name: _open(name, file, columns[name]) for name, file in found.items()}
 
 
-def _open(name: str, file: Path) -> RawTable:
+def _open(name: str, file: Path, needed: dict[str, str]) -> RawTable:
     parquet = file.suffix.lower() == ".parquet"
     types = _parquet_columns(file) if parquet else dict.fromkeys(_csv_header(file), "VARCHAR")
     columns = {column.lower(): column for column in types}
-    for column in COLUMNS[name]:
+    for column, kind in needed.items():
         if column not in columns:
             raise UserError(
                 f"{file} has no column {column.upper()}.{nearest(column, columns)} "
                 "Is this the MIMIC-III v1.4 table?"
             )
-        if column in _AS_TEXT and types[columns[column]] not in ("VARCHAR", '"NULL"'):
+        is_text = types[columns[column]] in ("VARCHAR", '"NULL"')
+        if column in _AS_TEXT and kind == "VARCHAR" and not is_text:
             raise UserError(
                 f"{file}: column {columns[column]} must be text, is {types[columns[column]]}. "
                 "Write it as text, as in the CSV file, so that leading zeros are kept."
@@ -142,15 +154,15 @@ def _open(name: str, file: Path) -> RawTable:
     if parquet:
         selected = ", ".join(
             f"CAST({identifier(columns[column])} AS {kind}) AS {column}"
-            for column, kind in COLUMNS[name].items()
+            for column, kind in needed.items()
         )
         return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({file_text(file)}))")
     declared = ", ".join(
-        f"{sql_text(column)}: '{COLUMNS[name].get(column, 'VARCHAR')}'" for column in columns
+        f"{sql_text(column)}: '{needed.get(column, 'VARCHAR')}'" for column in columns
     )
     options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"'"
     source = f"read_csv({file_text(file)}, {options}, columns = {{{declared}}})"
-    return RawTable(name, file, f"(SELECT {', '.join(COLUMNS[name])} FROM {source})")
+    return RawTable(name, file, f"(SELECT {', '.join(needed)} FROM {source})")
 
 
 def _csv_header(file: Path) -> list[str]:
