@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from synehrgy.cohort import SPLITS as COHORT_SPLITS
 from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
 from synehrgy.cohort.meds import MAPPING_FILE
 from synehrgy.errors import UserError, nearest
@@ -303,6 +304,8 @@ def read_mapping(content: dict[str, Any], where: str, profile: str, text: str) -
         )
         if any(rule.death == "admission" for rule in found.labels) and not _has_times(found.stays):
             raise UserError("labels: death: admission needs stays.admission with begin and end.")
+        for split in found.splits.values():
+            _check_choice("splits", split, COHORT_SPLITS)
         ages = [rule for rule in found.covariates if rule.birth is not None]
         if found.stays.keep.min_age is not None and len(ages) != 1:
             raise UserError("stays.keep.min_age needs one covariate with birth.")
@@ -320,19 +323,12 @@ def _has_times(stays: StayRule) -> bool:
 
 
 def _stays(content: dict[str, Any]) -> StayRule:
-    admission, keep = content.get("admission"), content.get("keep") or {}
-    rule = _build(
-        StayRule,
-        "stays",
-        {
-            **content,
-            "admission": None
-            if admission is None
-            else _build(AdmissionRule, "stays.admission", admission, templates=("begin", "end")),
-            "keep": _build(Keep, "stays.keep", keep),
-        },
-        templates=("begin", "end"),
-    )
+    _check_keys("stays", content, [item.name for item in fields(StayRule)], needed=("begin",))
+    times = ("begin", "end")
+    made = {**content, "keep": _build(Keep, "stays.keep", content.get("keep") or {})}
+    if content.get("admission") is not None:
+        made["admission"] = _build(AdmissionRule, "stays.admission", content["admission"], times)
+    rule = _build(StayRule, "stays", made, times)
     _check_choice("stays.events", rule.events, ("time", "id", "admission"))
     if rule.length is not None:
         _check_choice("stays.length", rule.length, HOURS)
@@ -345,6 +341,9 @@ def _stays(content: dict[str, Any]) -> StayRule:
         raise UserError("stays: events: admission and one_per_admission need stays.admission.id.")
     if rule.keep.same and rule.end is None:
         raise UserError("stays.keep.same compares with stays.end, which is missing.")
+    for name in rule.keep.same:
+        if name in rule.begin.names and rule.end is not None and name not in rule.end.names:
+            raise UserError(f"stays.keep.same: {{{name}}} stands in stays.begin, but not in end.")
     return rule
 
 
@@ -432,6 +431,11 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
     what = f"series {content['name']!r}"
     levels = content.get("levels") or []
     exact = isinstance(levels, list)
+    if isinstance(levels, list):
+        # Exact levels are compared before they are cleaned, which then finds their position.
+        spelt = {str(level): [str(place)] for place, level in enumerate(levels)}
+    else:
+        spelt = {str(level): [_plain(text) for text in texts] for level, texts in levels.items()}
     continuous = content["kind"] == "continuous"
     clean = content.get("clean", "number" if continuous else "level")
     _check_choice(f"{what}: clean", clean, CLEANING)
@@ -441,17 +445,14 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
     codes = [
         SeriesCode(Template(entry))
         if isinstance(entry, str)
-        else _build(SeriesCode, f"{what}: codes", entry, templates=("code",))
+        else _build(SeriesCode, f"{what}: codes", entry, ("code",), needed=("code",))
         for entry in content["codes"]
     ]
     items = ItemSet(
         name=str(content["name"]),
         kind=content["kind"],
         unit=content.get("unit"),
-        # Exact levels are compared before they are cleaned, which then finds their position.
-        levels={str(level): [str(place)] for place, level in enumerate(levels)}
-        if exact
-        else {str(level): [_plain(text) for text in texts] for level, texts in levels.items()},
+        levels=spelt,
         clean=clean,
         duplicates=duplicates,
         items={},
@@ -470,15 +471,27 @@ def _template(text: Any) -> Template | None:
     return None if text is None else Template(str(text))
 
 
-def _build(kind: type[_T], what: str, content: dict[str, Any], templates: Iterable[str] = ()) -> _T:
-    """An instance of a dataclass from keys of a file."""
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    _check_keys(what, content, known)
-    made = {key: _template(value) if key in templates else value for key, value in content.items()}
-    try:
-        return kind(**made)
-    except TypeError as error:
-        raise UserError(f"{what}: {error}.") from None
+def _build(
+    kind: type[_T],
+    what: str,
+    content: dict[str, Any],
+    templates: Iterable[str] = (),
+    needed: Iterable[str] = (),
+) -> _T:
+    """An instance of a dataclass from keys of a file; ``templates`` names those of codes."""
+    types = {item.name: item.type for item in fields(kind)}  # type: ignore[arg-type]
+    _check_keys(what, content, types, needed)
+    made = dict(content)
+    for key, value in content.items():
+        if key in templates:
+            made[key] = _template(value)
+        elif types[key] is bool and not isinstance(value, bool):
+            raise UserError(f"{what}: {key} is true or false, not {value!r}.")
+        elif types[key] in (float, float | None) and value is not None:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise UserError(f"{what}: {key} is a number, not {value!r}.")
+            made[key] = float(value)
+    return kind(**made)
 
 
 def _check_keys(what: str, content: Any, known: Iterable[str], needed: Iterable[str] = ()) -> None:

@@ -71,7 +71,9 @@ def load_raw(
     Returns:
         The codes that occur.
     """
-    number = "CAST(CAST(numeric_value AS FLOAT) AS VARCHAR)" if "numeric_value" in found else "NULL"
+    # As people write it: 2, and 80.1 with the digits that 32 bits have.
+    number = "regexp_replace(CAST(CAST(numeric_value AS FLOAT) AS VARCHAR), '\\.0$', '')"
+    number = number if "numeric_value" in found else "NULL"
     text = "nullif(CAST(text_value AS VARCHAR), '')" if "text_value" in found else "NULL"
     stays = m.stays
     admission = stays.admission.id if stays.admission is not None else None
@@ -371,7 +373,7 @@ def load_labels(
             told += [(which, code) for code in first_match([rule.code], codes)]
             made = f"bool_or(flag = {which})"
         elif rule.death is not None:
-            window = {"stay": "intime AND until", "admission": "admittime AND dischtime"}
+            window = {"stay": "intime AND outtime", "admission": "admittime AND dischtime"}
             made = f"any_value(death BETWEEN {window[rule.death]})"
         else:
             defined += [

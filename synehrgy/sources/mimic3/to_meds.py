@@ -239,7 +239,8 @@ def _selected(event: Event, number: int, source: str) -> str:
     return f"""
         WITH events AS (
             SELECT subject_id, CAST({event.time} AS TIMESTAMP) AS time, {event.code} AS code,
-                CAST({event.number} AS FLOAT) AS numeric_value, CAST({event.text} AS VARCHAR) AS text_value,
+                CAST({event.number} AS FLOAT) AS numeric_value,
+                CAST({event.text} AS VARCHAR) AS text_value,
                 {", ".join(columns)}, CAST({number} AS UTINYINT) AS kind
             FROM {raw}
         )
