@@ -128,7 +128,7 @@ EVENTS = (
     Event("admissions", "'ED_REGISTRATION'", "edregtime"),
     Event(
         "admissions",
-        _code("HOSPITAL_ADMISSION", "admission_type", "admission_location?"),
+        _code("HOSPITAL_ADMISSION", "admission_type?", "admission_location?"),
         "admittime",
         columns=_HADM,
     ),
