@@ -39,7 +39,7 @@ def admitted(subject: int, *codes: tuple[float, str]) -> list[list[Any]]:
 
 
 def mimic4_shards() -> dict[str, list[list[Any]]]:
-    """Patients as MIMIC_IV_MEDS extracts them; train/0 as of release 0.1, the others as before."""
+    """Patients as MIMIC_IV_MEDS extracts them; train/0 as newer releases, the others as older."""
     first = [
         [1, None, "GENDER//F"],
         born(1, 60),
@@ -238,6 +238,34 @@ def test_a_dataset_that_knows_only_times(ward: Path, tmp_path: Path) -> None:
         [1, 3.0, "Score", None, "2"],
         [2, 1.0, "Temperature", 39.0, None],
     ]
+
+
+def test_admissions_that_only_times_tell(ward: Path, tmp_path: Path) -> None:
+    """A stay without an admission is dropped; codes are those until the end of the admission."""
+    rows = [
+        [7, -5, "H_IN"],
+        [7, 0, "IN//1"],
+        [7, 1, "TEMP//C", 37],
+        [7, 10, "OUT//home"],
+        [7, 20, "DRUG//B01"],
+        [7, 21, "H_OUT"],
+        [7, 22, "DRUG//A02"],
+        [7, 100, "IN//1"],
+        [7, 101, "TEMP//C", 38],
+        [8, 0, "IN//1"],
+    ]
+    write_dataset(ward, {"a": rows, "b": []})
+    mapping = yaml.safe_load(WARD)
+    mapping["stays"]["admission"] = {"begin": "H_IN", "end": "H_OUT"}
+    mapping["labels"][0]["death"] = "admission"
+    (ward / "metadata" / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    summary = extract_meds(ward, tmp_path / "cohort", progress=False)
+    assert summary is not None
+    assert summary.dropped == {"no admission to it": 2}
+    cohort = read_cohort(tmp_path / "cohort")
+    assert cohort.stays["subject_id"].tolist() == [7]
+    assert cohort.codes["code"].tolist() == ["B01"]
+    assert cohort.measurements["value"].tolist() == [37]
 
 
 def test_without_splits_of_its_own_it_is_split_by_hash(ward: Path, tmp_path: Path) -> None:

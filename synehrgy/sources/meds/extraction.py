@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -159,7 +160,7 @@ def extract_meds(
     finished = [work.part(shard) for shard in dataset.shards]
     summary = _total(work, path, finished)
     if not summary.n_stays:
-        shutil.rmtree(parts, ignore_errors=True)
+        _remove(finished)
         raise UserError(f"{raw_dir}: no stay is kept.\n{summary.render()}")
     provenance = {
         "config": {
@@ -181,9 +182,17 @@ def extract_meds(
     summary.time_points = join_parts(
         finished, path, schema, provenance, complete, memory_limit, threads, progress
     )
-    shutil.rmtree(parts, ignore_errors=True)
+    _remove(finished)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _remove(parts: Sequence[Path]) -> None:
+    """Remove the shards' cohorts, and their folder if nothing else is in it."""
+    for part in parts:
+        shutil.rmtree(part)
+    with suppress(OSError):
+        parts[0].parent.rmdir()
 
 
 def _made_of(work: _Work, shard: str) -> str:
@@ -263,7 +272,7 @@ def _load_splits(connection: duckdb.DuckDBPyConnection, work: _Work) -> None:
             CREATE TABLE splits AS
             SELECT subject_id::BIGINT AS subject_id,
                 {f"CASE split {cases} END" if cases else "NULL::VARCHAR"} AS split
-            FROM read_parquet({file_text(splits)})
+            FROM read_parquet({file_text(splits)}, hive_partitioning = false)
             WHERE subject_id IN (SELECT subject_id FROM stays)
             """
         )

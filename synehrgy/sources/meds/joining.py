@@ -50,7 +50,7 @@ def join_parts(
             f"""
             CREATE TABLE stays AS
             SELECT *, row_number() OVER (ORDER BY subject_id, stay_index) AS place
-            FROM read_parquet([{stays}])
+            FROM read_parquet([{stays}], hive_partitioning = false)
             """
         )
         twice = connection.execute(
@@ -69,7 +69,8 @@ def join_parts(
                 files = ", ".join(file_text(part / f"{name}.parquet") for part in parts)
                 rows = connection.sql(
                     f"""
-                    SELECT rows.* FROM read_parquet([{files}]) AS rows JOIN stays USING (stay_id)
+                    SELECT rows.* FROM read_parquet([{files}], hive_partitioning = false) AS rows
+                        JOIN stays USING (stay_id)
                     ORDER BY place, {order}
                     """
                 )

@@ -98,7 +98,9 @@ def load_raw(
         SELECT file_row_number AS row, subject_id::BIGINT AS subject_id,
             time::TIMESTAMP AS time, code::VARCHAR AS code,
             coalesce({text}, {number}) AS value, {", ".join(extra)}
-        FROM read_parquet({file_text(file)}, file_row_number = true)
+        FROM read_parquet(
+            {file_text(file)}, file_row_number = true, hive_partitioning = false
+        )
         """
     )
     rows = connection.execute("SELECT DISTINCT code FROM raw WHERE code IS NOT NULL ORDER BY code")
@@ -250,7 +252,7 @@ def _steps(mapping: Mapping) -> list[tuple[str, str | None, str]]:
             "JOIN admissions USING (subject_id, admission)"
             if rule.admission.id is not None
             else "ASOF JOIN admissions ON admissions.subject_id = before.subject_id"
-            " AND admissions.begins <= before.begins"
+            " AND admissions.begins <= before.begins WHERE admissions.until >= before.begins"
         )
         sql = f"SELECT {columns}, {times} FROM {{before}} AS before {pairs}"
         steps.append(("admitted", "no admission to it", sql))

@@ -2,8 +2,8 @@
 
 That is the public extraction of MIMIC-IV of the organisation behind the standard.
 
-Laboratory values are ``LAB//<item>//<unit>`` at the time of the specimen, as in its releases before
-0.1: MIMIC-III does not say when they were known, which is the time of ``LAB//RESULT//...`` there.
+Laboratory values are ``LAB//<item>//<unit>`` at the time of the specimen, as in its older releases.
+MIMIC-III does not say when they were known, which in newer ones is that of ``LAB//RESULT//...``.
 """
 
 from dataclasses import dataclass
