@@ -85,7 +85,7 @@ def join_parts(
 def _of_whole_stays(rows: duckdb.DuckDBPyRelation) -> Iterator[pa.Table]:
     """Sorted rows in batches that do not part a stay."""
     held: list[pa.Table] = []
-    for batch in rows.fetch_record_batch(BATCH_ROWS):
+    for batch in rows.to_arrow_reader(BATCH_ROWS):
         table = pa.table(batch)
         if not len(table):
             continue

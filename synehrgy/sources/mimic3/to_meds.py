@@ -269,7 +269,7 @@ def _write_shard(
     )
     aside = file.with_name(f".{file.name}")
     with pq.ParquetWriter(aside, DATA, compression="zstd") as writer:
-        for batch in rows.fetch_record_batch(_BATCH_ROWS):
+        for batch in rows.to_arrow_reader(_BATCH_ROWS):
             writer.write_table(pa.table(batch).cast(DATA))
     os.replace(aside, file)
     for part in staged:
