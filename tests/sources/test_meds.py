@@ -137,6 +137,17 @@ def test_mimic4_as_the_public_tools_extract_it(tmp_path: Path) -> None:
     assert len(cohort.provenance["sources"]) == 3
 
 
+def test_a_shard_may_lack_a_column_that_others_have(tmp_path: Path) -> None:
+    shards = mimic4_shards()
+    shards["train/1"] = [[6, None, "GENDER//F"], [6, 5, "LAB//220045//bpm", 80.0, "80"]]
+    folder = write_dataset(tmp_path / "meds", shards, STAY)
+    file = folder / "data" / "train" / "1.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(STAY), file)
+    summary = extract_meds(folder, tmp_path / "cohort", mapping="mimic4", progress=False)
+    assert summary is not None
+    assert summary.n_stays == 2
+
+
 def test_a_category_has_only_codes_with_a_description(tmp_path: Path) -> None:
     shards = mimic4_shards()
     described = {row[2]: "known" for rows in shards.values() for row in rows}
@@ -430,7 +441,7 @@ def test_files_appear_together_with_the_cohort(ward: Path, tmp_path: Path) -> No
         (lambda f: (f / "metadata" / "mapping.yaml").unlink(), "has no mapping of its own"),
         (
             lambda f: (f / "metadata" / "mapping.yaml").write_text(WARD + "hours: minutes\n"),
-            "has no column 'minutes', which the mapping needs",
+            "no shard has a column 'minutes', which the mapping needs",
         ),
         (
             lambda f: rewritten(f, lambda t: t.drop_columns("code")),

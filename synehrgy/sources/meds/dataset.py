@@ -37,29 +37,46 @@ class Dataset:
         """The file of a shard."""
         return self.folder / "data" / f"{shard}.parquet"
 
-    def check(self, shard: str, columns: list[str]) -> dict[str, pa.DataType]:
-        """Check that a shard has the columns of the standard and these.
-
-        Returns:
-            All its columns with their types.
+    def columns(self, shard: str) -> dict[str, pa.DataType]:
+        """The columns of a shard with their types.
 
         Raises:
-            UserError: a shard that cannot be read, or a column that is missing or no time.
+            UserError: a shard that cannot be read, or a column of the standard that is missing or
+                no time.
         """
         file = self.file(shard)
         with _readable(file):
             schema = pq.read_schema(file)
         found = dict(zip(schema.names, schema.types, strict=True))
-        for column in (*_NEEDED, *columns):
+        for column in _NEEDED:
             if column not in found:
-                reason = "the mapping" if column in columns else "the standard"
                 raise UserError(
-                    f"{file} has no column {column!r}, which {reason} needs."
+                    f"{file} has no column {column!r}, which the standard needs."
                     f"{nearest(column, found)}"
                 )
         if not any(is_time(found["time"]) for is_time in _TIMES):
             raise UserError(f"{file}: column 'time' must be a timestamp, is {found['time']}.")
         return found
+
+    def check(self, names: list[str]) -> None:
+        """Check that there are columns of these names, in some shard at least.
+
+        Raises:
+            UserError: a column that no shard has.
+        """
+        missing = set(names)
+        found: set[str] = set()
+        for shard in self.shards:
+            if not missing:
+                return
+            found |= set(self.columns(shard))
+            missing -= found
+        for name in names:
+            if name in missing:
+                raise UserError(
+                    f"{self.folder / 'data'}: no shard has a column {name!r}, which the mapping "
+                    f"needs.{nearest(name, sorted(found))}"
+                )
 
     def codes(self) -> dict[str, str | None]:
         """Descriptions of the codes in ``metadata/codes.parquet``.

@@ -138,6 +138,7 @@ def extract_meds(
         )
     dataset = open_dataset(raw_dir)
     what = find_mapping(mapping, raw_dir, profile)
+    dataset.check(what.columns)
     defining = defining_codes(what, dataset)
     schema = what.schema(
         name, {column: list(chain(*found.values())) for column, found in defining.items()}
@@ -215,7 +216,7 @@ def _is_finished(work: _Work, shard: str) -> bool:
 def _extract_shard(work: _Work, shard: str) -> None:
     """Write the cohort of a shard; its provenance has the counts."""
     file, mapping, part = work.dataset.file(shard), work.mapping, work.part(shard)
-    found = work.dataset.check(shard, mapping.columns)
+    found = work.dataset.columns(shard)
     provenance: dict[str, Any] = {"made_of": _made_of(work, shard)}
     with database(part, work.memory_limit, work.threads) as (connection, _):
         try:

@@ -1,8 +1,8 @@
 """One shard of a MEDS dataset to the stays, codes and events of a cohort, in DuckDB.
 
 Tables are made one after the other, each from those before: ``raw`` (the rows of the file),
-``marked`` (begins and ends of stays and admissions, births and deaths), ``stays``, ``codes``,
-``flags`` (labels), ``charted`` (rows of series).
+``marked`` (begins and ends of stays and admissions, births and deaths), ``stays``, their
+``covariates``, ``codes`` and ``labels``, and ``charted`` (rows of series).
 """
 
 from collections.abc import Sequence
@@ -58,15 +58,18 @@ TIMED = {
 
 
 def load_raw(
-    connection: duckdb.DuckDBPyConnection, file: Path, found: dict[str, pa.DataType], m: Mapping
+    connection: duckdb.DuckDBPyConnection,
+    file: Path,
+    found: dict[str, pa.DataType],
+    mapping: Mapping,
 ) -> list[str]:
-    """Create the view ``raw`` of the rows of a shard.
+    """Create the view ``raw`` of the rows of a shard; a column that it lacks is empty.
 
     Args:
         connection: the database.
         file: of the shard.
         found: its columns.
-        m: what its codes mean.
+        mapping: what its codes mean.
 
     Returns:
         The codes that occur.
@@ -75,20 +78,20 @@ def load_raw(
     number = "regexp_replace(CAST(CAST(numeric_value AS FLOAT) AS VARCHAR), '\\.0$', '')"
     number = number if "numeric_value" in found else "NULL"
     text = "nullif(CAST(text_value AS VARCHAR), '')" if "text_value" in found else "NULL"
-    stays = m.stays
+    stays = mapping.stays
     admission = stays.admission.id if stays.admission is not None else None
     columns = {
         "stay": (stays.id, "BIGINT"),
         "admission": (admission, "BIGINT"),
-        "exact_hours": (m.hours, "DOUBLE"),
-        "listed_as": (m.codes.order or m.codes.position, "BIGINT"),
+        "exact_hours": (mapping.hours, "DOUBLE"),
+        "listed_as": (mapping.codes.order or mapping.codes.position, "BIGINT"),
     }
     extra = [
-        f"{'NULL' if name is None else identifier(name)}::{kind} AS {alias}"
+        f"{identifier(name) if name in found else 'NULL'}::{kind} AS {alias}"
         for alias, (name, kind) in columns.items()
     ]
     extra += [
-        f"{identifier(name)}::VARCHAR AS {_same(i)}"
+        f"{identifier(name) if name in found else 'NULL'}::VARCHAR AS {_same(i)}"
         for i, name in enumerate(stays.keep.same)
         if name not in stays.begin.names
     ]
