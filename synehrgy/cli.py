@@ -46,6 +46,7 @@ EXAMPLES = {
     "preprocess": [
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
         "python preprocess.py data=mimic3_demo",
+        "python preprocess.py data=meds data.raw_dir=/path/to/meds data.meds.mapping=mimic4",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",

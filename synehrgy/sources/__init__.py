@@ -19,7 +19,7 @@ def make_cohort(
     settings: PreprocessSettings,
     declared: Callable[[Schema], None] | None = None,
     complete: Callable[[Path], None] | None = None,
-) -> str:
+) -> str | None:
     """Extract the cohort of a data set into ``data.path``.
 
     Its raw files are downloaded or simulated first, where the settings say so.
@@ -32,7 +32,7 @@ def make_cohort(
             to add files that must appear together with it.
 
     Returns:
-        What was extracted, as text.
+        What was extracted, as text; None if that is only a worker's share, and no cohort yet.
 
     Raises:
         UserError: no folder of raw files given, files that cannot be used or downloaded.
@@ -51,6 +51,22 @@ def make_cohort(
 
         simulate(data.raw_dir, **asdict(data.simulation))
     split_dir = None if data.split_dir is None else Path(data.split_dir)
+    if data.source == "meds":
+        from synehrgy.sources.meds import extract_meds
+
+        found = extract_meds(
+            Path(data.raw_dir),
+            Path(data.path),
+            name=data.name,
+            split_dir=split_dir,
+            profile=settings.profile,
+            memory_limit=settings.memory_limit,
+            threads=settings.threads,
+            declared=declared,
+            complete=complete,
+            **asdict(data.meds),
+        )
+        return None if found is None else str(found)
     summary = extract(
         Path(data.raw_dir),
         Path(data.path),

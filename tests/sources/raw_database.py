@@ -17,7 +17,9 @@ INTIME = "2150-01-01 00:00:00"
 
 COLUMNS = {
     "PATIENTS": "row_id subject_id gender dob dod dod_hosp dod_ssn expire_flag",
-    "ADMISSIONS": "row_id subject_id hadm_id admittime dischtime deathtime diagnosis",
+    "ADMISSIONS": "row_id subject_id hadm_id admittime dischtime deathtime admission_type "
+    "admission_location discharge_location insurance language religion marital_status ethnicity "
+    "edregtime edouttime diagnosis",
     "ICUSTAYS": "row_id subject_id hadm_id icustay_id dbsource first_careunit last_careunit "
     "first_wardid last_wardid intime outtime los",
     "DIAGNOSES_ICD": "row_id subject_id hadm_id seq_num icd9_code",
@@ -26,6 +28,18 @@ COLUMNS = {
     "CHARTEVENTS": "row_id subject_id hadm_id icustay_id itemid charttime storetime cgid value "
     "valuenum valueuom warning error resultstatus stopped",
     "LABEVENTS": "row_id subject_id hadm_id itemid charttime value valuenum valueuom flag",
+    "OUTPUTEVENTS": "row_id subject_id hadm_id icustay_id charttime itemid value valueuom",
+    "INPUTEVENTS_MV": "row_id subject_id hadm_id icustay_id starttime endtime itemid amount "
+    "amountuom rate rateuom patientweight",
+    "INPUTEVENTS_CV": "row_id subject_id hadm_id icustay_id charttime itemid amount amountuom rate "
+    "rateuom",
+    "PROCEDUREEVENTS_MV": "row_id subject_id hadm_id icustay_id starttime endtime itemid value",
+    "PRESCRIPTIONS": "row_id subject_id hadm_id icustay_id startdate enddate drug",
+    "TRANSFERS": "row_id subject_id hadm_id icustay_id eventtype curr_careunit curr_wardid intime",
+    "DRGCODES": "row_id subject_id hadm_id drg_type drg_code description",
+    "D_ITEMS": "row_id itemid label",
+    "D_LABITEMS": "row_id itemid label loinc_code",
+    "D_ICD_PROCEDURES": "row_id icd9_code short_title long_title",
 }
 _WHOLE = {"row_id", "subject_id", "hadm_id", "icustay_id", "itemid", "seq_num", "cgid"} | {
     *("first_wardid", "last_wardid", "expire_flag", "warning", "error")

@@ -10,9 +10,10 @@ from itertools import chain
 import duckdb
 import pyarrow as pa
 
+from synehrgy.sources.database import sql_text
 from synehrgy.sources.mimic3.cleaning import CLEANING, DUPLICATES
 from synehrgy.sources.mimic3.resources import ItemSet, Profile
-from synehrgy.sources.mimic3.tables import COLUMNS, RawTable, blame, sql_text
+from synehrgy.sources.mimic3.tables import COLUMNS, RawTable, blame
 
 # Rows that are cleaned and grouped at once: some 300 MB.
 BUCKET_ROWS = 2_000_000
@@ -27,14 +28,14 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[It
     _create(
         connection,
         "variables",
-        {"variable": pa.uint8(), "name": pa.string(), "kind": pa.string()},
+        {"variable": pa.uint16(), "name": pa.string(), "kind": pa.string()},
         [(number, item_set.name, item_set.kind) for number, item_set in numbered],
     )
     _create(
         connection,
         "levels",
         {
-            "variable": pa.uint8(),
+            "variable": pa.uint16(),
             "position": pa.float64(),
             "level": pa.string(),
             "spelling": pa.string(),
@@ -51,7 +52,7 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[It
         "items",
         {
             "itemid": pa.int64(),
-            "variable": pa.uint8(),
+            "variable": pa.uint16(),
             "choice": pa.uint8(),
             "fahrenheit": pa.bool_(),
             "lowest": pa.float64(),
@@ -117,8 +118,28 @@ def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
     ).fetchall()
 
 
+# Rows of admissions that have a stay, but those that name another stay; each at its time in every
+# stay of the patient that it falls into.
+TIMED = """
+    WITH admitted AS (
+        SELECT subject_id, stay_id AS own_stay, itemid, charttime, value, valueuom
+        FROM charted JOIN stays USING (subject_id, hadm_id)
+        WHERE subject_id BETWEEN ? AND ? AND coalesce(icustay_id, stay_id) = stay_id
+    )
+    SELECT place, (epoch(charttime) - epoch(intime)) / 3600 AS hours,
+        own_stay = stay_id OR charttime BETWEEN intime AND outtime AS belongs,
+        itemid, value, valueuom
+    FROM admitted JOIN stays USING (subject_id)
+    WHERE hours >= 0 AND hours <= los_hours
+"""
+
+
 def load_events(
-    connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet], first: int, last: int
+    connection: duckdb.DuckDBPyConnection,
+    item_sets: Sequence[ItemSet],
+    first: int,
+    last: int,
+    timed: str = TIMED,
 ) -> None:
     """Create the table ``events`` of the cleaned rows of a bucket's patients.
 
@@ -126,23 +147,13 @@ def load_events(
     cleaned ``number`` (null if the text cannot be read or the number is ``impossible``), the raw
     ``text`` where the choice among duplicates needs it, and whether the row itself ``belongs`` to
     the stay: a row of another stay of the patient may take part in the choice among duplicates.
+    ``timed`` is the query that finds these rows; its parameters are the first and last patient.
     """
     texts = [n for n, s in enumerate(item_sets) if s.duplicates == "greatest_text"]
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE events AS
-        WITH admitted AS (
-            SELECT subject_id, stay_id AS own_stay, itemid, charttime, value, valueuom
-            FROM charted JOIN stays USING (subject_id, hadm_id)
-            WHERE subject_id BETWEEN ? AND ? AND coalesce(icustay_id, stay_id) = stay_id
-        ),
-        timed AS (
-            SELECT place, (epoch(charttime) - epoch(intime)) / 3600 AS hours,
-                own_stay = stay_id OR charttime BETWEEN intime AND outtime AS belongs,
-                itemid, value, valueuom
-            FROM admitted JOIN stays USING (subject_id)
-            WHERE hours >= 0 AND hours <= los_hours
-        ),
+        WITH timed AS ({timed}),
         parsed AS (
             SELECT timed.*, items.* EXCLUDE (itemid), position,
                 CASE WHEN isfinite(TRY_CAST(value AS DOUBLE)) THEN TRY_CAST(value AS DOUBLE) END
@@ -202,8 +213,8 @@ def _by_rule(attribute: str, rules: dict[str, str], item_sets: Sequence[ItemSet]
     numbers: dict[str, list[int]] = {}
     for number, item_set in enumerate(item_sets):
         numbers.setdefault(getattr(item_set, attribute), []).append(number)
-    cases = (f"WHEN variable IN {_tuple(of)} THEN {rules[rule]}" for rule, of in numbers.items())
-    return f"CASE {' '.join(cases)} END"
+    cases = [f"WHEN variable IN {_tuple(of)} THEN {rules[rule]}" for rule, of in numbers.items()]
+    return f"CASE {' '.join(cases)} END" if cases else "NULL::DOUBLE"
 
 
 def _tuple(numbers: Sequence[int]) -> str:

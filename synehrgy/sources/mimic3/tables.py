@@ -1,7 +1,6 @@
 """The raw tables: where they are, which columns are read, and what is wrong with them."""
 
 import csv
-import glob
 import gzip
 import json
 import re
@@ -16,6 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from synehrgy.errors import UserError, nearest
+from synehrgy.sources.database import file_text, first_line, identifier, sql_text
 
 # In the order of preference: where a table has several forms, Parquet is the fastest to read.
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -89,11 +89,22 @@ class RawTable:
     sql: str
 
 
-def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
+def find_tables(
+    raw_dir: Path,
+    names: Iterable[str],
+    columns: dict[str, dict[str, str]] = COLUMNS,
+    optional: Iterable[str] = (),
+) -> dict[str, RawTable]:
     """Find the named raw tables in a folder; their headers are read, their rows not.
 
     A table may be ``NAME.parquet``, ``NAME.csv`` or ``NAME.csv.gz`` in any case, taken in this
     order if there are several. Columns that are not needed are ignored.
+
+    Args:
+        raw_dir: the folder.
+        names: tables that must be there.
+        columns: columns of each table, with their types.
+        optional: tables that are found if they are there.
 
     Raises:
         UserError: no such folder, one without MIMIC-III tables, or a table that is missing, empty,
@@ -108,7 +119,7 @@ def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
     present = {file.name.lower(): file for file in sorted(raw_dir.iterdir()) if file.is_file()}
     found = {
         name: present[name + suffix]
-        for name in names
+        for name in (*names, *optional)
         for suffix in reversed(SUFFIXES)
         if name + suffix in present
     }
@@ -126,36 +137,37 @@ def find_tables(raw_dir: Path, names: Iterable[str]) -> dict[str, RawTable]:
             f"Found: {listed or 'nothing'}. Give the right folder (data.raw_dir=...) or "
             "download what is missing."
         )
-    return {name: _open(name, file) for name, file in found.items()}
+    return {name: _open(name, file, columns[name]) for name, file in found.items()}
 
 
-def _open(name: str, file: Path) -> RawTable:
+def _open(name: str, file: Path, needed: dict[str, str]) -> RawTable:
     parquet = file.suffix.lower() == ".parquet"
     types = _parquet_columns(file) if parquet else dict.fromkeys(_csv_header(file), "VARCHAR")
     columns = {column.lower(): column for column in types}
-    for column in COLUMNS[name]:
+    for column, kind in needed.items():
         if column not in columns:
             raise UserError(
                 f"{file} has no column {column.upper()}.{nearest(column, columns)} "
                 "Is this the MIMIC-III v1.4 table?"
             )
-        if column in _AS_TEXT and types[columns[column]] not in ("VARCHAR", '"NULL"'):
+        is_text = types[columns[column]] in ("VARCHAR", '"NULL"')
+        if column in _AS_TEXT and kind == "VARCHAR" and not is_text:
             raise UserError(
                 f"{file}: column {columns[column]} must be text, is {types[columns[column]]}. "
                 "Write it as text, as in the CSV file, so that leading zeros are kept."
             )
     if parquet:
         selected = ", ".join(
-            f"CAST({_identifier(columns[column])} AS {kind}) AS {column}"
-            for column, kind in COLUMNS[name].items()
+            f"CAST({identifier(columns[column])} AS {kind}) AS {column}"
+            for column, kind in needed.items()
         )
-        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({_path(file)}))")
+        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({file_text(file)}))")
     declared = ", ".join(
-        f"{sql_text(column)}: '{COLUMNS[name].get(column, 'VARCHAR')}'" for column in columns
+        f"{sql_text(column)}: '{needed.get(column, 'VARCHAR')}'" for column in columns
     )
     options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"'"
-    source = f"read_csv({_path(file)}, {options}, columns = {{{declared}}})"
-    return RawTable(name, file, f"(SELECT {', '.join(COLUMNS[name])} FROM {source})")
+    source = f"read_csv({file_text(file)}, {options}, columns = {{{declared}}})"
+    return RawTable(name, file, f"(SELECT {', '.join(needed)} FROM {source})")
 
 
 def _csv_header(file: Path) -> list[str]:
@@ -176,7 +188,7 @@ def _csv_header(file: Path) -> list[str]:
 
 def _parquet_columns(file: Path) -> dict[str, str]:
     try:
-        rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({_path(file)})").fetchall()
+        rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({file_text(file)})").fetchall()
     except duckdb.Error as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}. {_REPAIR}") from None
     return {row[0]: row[1] for row in rows}
@@ -228,22 +240,3 @@ def _complaint(message: str) -> str:
         if reason.lower() in message.lower():
             return f"{where}: {reason}"
     return f"{where}: {first_line(message)}"
-
-
-def first_line(error: object) -> str:
-    """The first line of a message, without its full stop."""
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def _path(file: Path) -> str:
-    # DuckDB takes a file name for a pattern, so brackets and stars in it are escaped.
-    return sql_text(glob.escape(str(file)))
-
-
-def sql_text(value: object) -> str:
-    """A text literal of SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
