@@ -18,7 +18,7 @@ from synehrgy.cohort import read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
 from synehrgy.sources.mimic3 import extract
-from synehrgy.sources.mimic3.splits import Splits
+from synehrgy.sources.splits import Splits
 from tests.sources.raw_database import (
     Database,
     admission,

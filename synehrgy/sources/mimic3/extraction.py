@@ -7,11 +7,9 @@ names no line in its errors, and groups in memory only.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event, Thread
 
 import duckdb
 import pyarrow as pa
@@ -20,6 +18,7 @@ from tqdm import tqdm
 from synehrgy.cohort import CodeSystem, CohortWriter, Covariate, Label, Schema, Variable
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
+from synehrgy.sources.database import database, watched
 from synehrgy.sources.marks import is_simulated
 from synehrgy.sources.mimic3.events import (
     MEASUREMENTS,
@@ -36,7 +35,6 @@ from synehrgy.sources.mimic3.resources import (
     read_labels,
     read_profile,
 )
-from synehrgy.sources.mimic3.splits import Splits
 from synehrgy.sources.mimic3.stays import (
     CODE_SYSTEMS,
     STAY_TABLES,
@@ -45,7 +43,9 @@ from synehrgy.sources.mimic3.stays import (
     load_stays,
 )
 from synehrgy.sources.mimic3.summary import ExtractionSummary
-from synehrgy.sources.mimic3.tables import find_tables, first_line, rows_read, sql_text
+from synehrgy.sources.mimic3.tables import find_tables
+from synehrgy.sources.reading import rows_read
+from synehrgy.sources.splits import Splits
 
 CODE_TITLES = {"icd9_diagnosis": "ICD-9-CM diagnoses", "icd9_procedure": "ICD-9-CM procedures"}
 
@@ -113,7 +113,7 @@ def extract(
         ],
     }
     with ExitStack() as stack:
-        connection, query_profile = stack.enter_context(_database(path, memory_limit, threads))
+        connection, query_profile = stack.enter_context(database(path, memory_limit, threads))
         listed, dropped = load_stays(connection, tables)
         load_codes(connection)
         schema = _schema(name, series.item_sets, labels, load_labels(connection, labels))
@@ -132,9 +132,9 @@ def extract(
             positives={label.column: 0 for label in schema.labels},
         )
         for table in event_tables:
-            with _watched(connection, table.upper(), progress):
+            with watched(connection, table.upper(), progress):
                 load_charted(connection, tables[table], series)
-            summary.rows[table] = rows_read(tables[table], query_profile)
+            summary.rows[table] = rows_read(tables[table].file, query_profile)
         _assign_splits(connection, splits)
         for first, last in tqdm(
             buckets(connection), desc="Writing", unit="bucket", disable=not progress
@@ -181,86 +181,6 @@ def _schema(
         variables=[Variable(s.name, s.kind, s.unit, list(s.levels)) for s in item_sets],
         code_systems=[CodeSystem(system, CODE_TITLES[system]) for system in CODE_SYSTEMS],
     )
-
-
-@contextmanager
-def _database(
-    path: Path, memory_limit: str, threads: int | None
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A database on disk beside ``path`` that is removed when the block ends.
-
-    Yields:
-        The connection, and the file that has the profile of the latest query.
-    """
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        profile = Path(folder) / "profile.json"
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
-            "temp_directory": f"{folder}/spilled",
-            # Rows are sorted when they are written, so their order before does not matter.
-            "preserve_insertion_order": "false",
-        }
-        if threads is not None:
-            settings["threads"] = threads
-        try:
-            connection = duckdb.connect(f"{folder}/events.duckdb", config=settings)
-        except duckdb.Error as error:
-            raise UserError(
-                f"memory_limit={memory_limit} or threads={threads} is refused: {first_line(error)}."
-                " Give a size such as 4GB, and a positive number or null."
-            ) from None
-        try:
-            with connection:
-                # A query's profile tells the rows it read.
-                connection.execute(
-                    f"SET enable_profiling = 'json'; SET profiling_output = {sql_text(profile)}"
-                )
-                # Progress is shown here, not by DuckDB, which in a notebook does not even count it
-                # without a package of its own.
-                with suppress(duckdb.InvalidInputException):
-                    connection.execute("SET enable_progress_bar = true")
-                    connection.execute("SET enable_progress_bar_print = false")
-                yield connection, profile
-        except duckdb.OutOfMemoryException as error:
-            raise UserError(
-                f"The memory limit {memory_limit} is too small, or the disk of {path.parent} is "
-                f"full: {first_line(error)}. Raise memory_limit, lower threads or make room."
-            ) from None
-        except RuntimeError as error:
-            # This is how DuckDB passes on an interruption by the keyboard.
-            if str(error) == "Query interrupted":
-                raise KeyboardInterrupt from None
-            raise
-        except duckdb.IOException as error:
-            raise UserError(
-                f"The temporary files beside {path} cannot be written: {first_line(error)}."
-            ) from None
-
-
-@contextmanager
-def _watched(connection: duckdb.DuckDBPyConnection, title: str, show: bool) -> Iterator[None]:
-    """Show how far the query is that runs inside the block."""
-    if not show:
-        yield
-        return
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    done = Event()
-    with tqdm(total=100.0, desc=title, bar_format=form) as bar:
-
-        def watch() -> None:
-            while not done.wait(0.2):
-                bar.update(max(0.0, connection.query_progress() - bar.n))
-
-        watcher = Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-        bar.update(100.0 - bar.n)
 
 
 def _assign_splits(connection: duckdb.DuckDBPyConnection, splits: Splits) -> None:

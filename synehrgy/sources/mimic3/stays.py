@@ -6,7 +6,8 @@ import duckdb
 import pyarrow as pa
 
 from synehrgy.sources.mimic3.resources import LabelDefinition
-from synehrgy.sources.mimic3.tables import RawTable, blame
+from synehrgy.sources.mimic3.tables import RawTable
+from synehrgy.sources.reading import blame
 
 STAY_TABLES = (
     "patients",

@@ -1,12 +1,12 @@
 """What an extraction read, kept and dropped."""
 
-import textwrap
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from synehrgy.cohort import SPLITS
+from synehrgy.sources.counts import line, tally
 
 
 @dataclass
@@ -63,10 +63,10 @@ class ExtractionSummary:
 
     def add(self, stays: pa.Table, codes: pa.Table, measurements: pa.Table) -> None:
         """Count a chunk of the cohort's tables; a patient's stays are in one chunk."""
-        _tally(self.stays, stays["split"])
-        _tally(self.patients, stays.filter(pc.equal(stays["stay_index"], 0))["split"])
-        _tally(self.codes, codes["system"])
-        _tally(self.values, measurements["variable"])
+        tally(self.stays, stays["split"])
+        tally(self.patients, stays.filter(pc.equal(stays["stay_index"], 0))["split"])
+        tally(self.codes, codes["system"])
+        tally(self.values, measurements["variable"])
         for label in self.positives:
             self.positives[label] += pc.sum(stays[label]).as_py() or 0
 
@@ -81,39 +81,21 @@ class ExtractionSummary:
         """The counts as compact text."""
         lines = [
             f"Cohort {self.path} ({self.profile} profile, {self.seconds:.1f} s)",
-            _line("rows read", {name.upper(): n for name, n in self.rows.items()}),
+            line("rows read", {name.upper(): n for name, n in self.rows.items()}),
             f"  stays listed  {self.stays_listed:,}",
             *(f"    {-n:>8,}    {reason}" for reason, n in self.dropped.items()),
             f"  stays kept    {self.n_stays:,} of {self.n_patients:,} patients",
             f"  splits        {self.split_rule}",
-            _line("  stays", self.stays),
-            _line("  patients", self.patients),
-            _line("codes", self.codes),
-            _line("labels", self.positives),
+            line("  stays", self.stays),
+            line("  patients", self.patients),
+            line("codes", self.codes),
+            line("labels", self.positives),
             f"  values        {self.n_values:,} at {self.time_points:,} time points",
-            _line("", self.values),
-            _line("unreadable", dict(sorted(self.unreadable.items()))),
-            _line("impossible", dict(sorted(self.impossible.items()))),
+            line("", self.values),
+            line("unreadable", dict(sorted(self.unreadable.items()))),
+            line("impossible", dict(sorted(self.impossible.items()))),
         ]
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.render()
-
-
-def _tally(counts: dict[str, int], names: pa.ChunkedArray) -> None:
-    for row in pc.value_counts(names).to_pylist():
-        counts[row["values"]] = counts.get(row["values"], 0) + row["counts"]
-
-
-def _line(title: str, counts: dict[str, int]) -> str:
-    # A name and its count stay on one line: no-break spaces until the text is wrapped.
-    entries = (f"{name} {n:,}".replace(" ", "\xa0") for name, n in counts.items())
-    text = textwrap.fill(
-        ", ".join(entries) or "none",
-        width=98,
-        initial_indent=f"  {title:<14}",
-        subsequent_indent=" " * 16,
-        break_on_hyphens=False,
-    )
-    return text.replace("\xa0", " ")
