@@ -196,13 +196,19 @@ class DataSettings:
     source: str = setting(
         MISSING,
         "how its raw files are read; cohort: it is one already, as of another hospital",
-        choices=("mimic3", "simulated", "cohort"),
+        choices=("mimic3", "simulated", "tables", "cohort"),
         by_group=True,
     )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
     split_dir: str | None = setting(
         None,
         "folder of testset.csv and valset.csv; null: split by a hash of the patient",
+        is_path=True,
+    )
+    declaration: str | None = setting(
+        None,
+        "data=tables: the file that says which table and column is what; null: tables.yaml in "
+        "data.raw_dir",
         is_path=True,
     )
     path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True, by_group=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
 from synehrgy.cohort.export import export_csv
-from synehrgy.cohort.icd import parents
+from synehrgy.cohort.icd import is_icd, parents
 from synehrgy.cohort.import_csv import import_csv
 from synehrgy.cohort.io import (
     CohortWriter,
@@ -53,6 +53,7 @@ __all__ = [
     "hash_of",
     "import_csv",
     "is_cohort",
+    "is_icd",
     "parents",
     "read_cohort",
     "read_parts",

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
@@ -31,8 +32,6 @@ def make_cohort(
     Raises:
         UserError: no folder of raw files given, or files that cannot be used.
     """
-    from synehrgy.sources.mimic3 import extract
-
     if data.raw_dir is None:
         raise UserError(
             f"data.raw_dir=<folder of the raw files of {data.name}> is needed; "
@@ -42,19 +41,22 @@ def make_cohort(
         from synehrgy.sources.simulator import simulate
 
         simulate(data.raw_dir, **asdict(data.simulation))
-    split_dir = None if data.split_dir is None else Path(data.split_dir)
-    summary = extract(
-        Path(data.raw_dir),
-        Path(data.path),
-        name=data.name,
-        split_dir=split_dir,
-        profile=settings.profile,
-        memory_limit=settings.memory_limit,
-        threads=settings.threads,
-        declared=declared,
-        complete=complete,
-    )
-    return str(summary)
+    common: dict[str, Any] = {
+        "name": data.name,
+        "split_dir": data.split_dir,
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+        "declared": declared,
+        "complete": complete,
+    }
+    if data.source == "tables":
+        from synehrgy.sources.tables import extract_tables
+
+        given = data.declaration
+        return str(extract_tables(data.raw_dir, data.path, declaration=given, **common))
+    from synehrgy.sources.mimic3 import extract
+
+    return str(extract(data.raw_dir, data.path, profile=settings.profile, **common))
 
 
 def refuse_other_cohort(config: PreprocessConfig) -> None:

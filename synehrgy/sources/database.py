@@ -69,6 +69,12 @@ def database(
             ) from None
 
 
+def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """How many rows a table has."""
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)
+
+
 @contextmanager
 def watched(connection: duckdb.DuckDBPyConnection, title: str, show: bool) -> Iterator[None]:
     """Show how far the query is that runs inside the block."""
