@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
+from synehrgy.cohort.check import Checked, check_cohort
+from synehrgy.cohort.describe import Limits
 from synehrgy.cohort.export import export_csv
 from synehrgy.cohort.icd import is_icd, parents
 from synehrgy.cohort.import_csv import import_csv
@@ -39,14 +41,17 @@ EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
 __all__ = [
     "EXPORTS",
     "SPLITS",
+    "Checked",
     "CodeSystem",
     "Cohort",
     "CohortWriter",
     "Covariate",
     "Label",
+    "Limits",
     "Schema",
     "Variable",
     "check_benchmark",
+    "check_cohort",
     "export_benchmark",
     "export_csv",
     "export_meds",

@@ -1,9 +1,10 @@
 """A hospital's own tables to a cohort folder."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from synehrgy.cohort import CohortWriter, Schema
+from synehrgy.cohort import Checked, CohortWriter, Limits, Schema, check_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
 from synehrgy.sources.database import database, watched
@@ -148,12 +149,46 @@ def extract_tables(
         summary.unused[table.file.name] = unused
     if has_texts:
         summary.notes.append(
-            f"identifiers are texts and were numbered; {path / IDENTIFIERS_FILE} says how"
+            f"identifiers are texts and were numbered: {IDENTIFIERS_FILE} in the cohort says how"
         )
     if form.stays.order is None and form.stays.admitted is None:
         summary.notes.append(f"stays of a patient are in the order of {form.stays.file}")
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def check_tables(
+    raw_dir: str | Path,
+    *,
+    declaration: str | Path | None = None,
+    limits_of: Callable[[Schema], Mapping[str, Limits]] | None = None,
+    figure: Path | None = None,
+    progress: bool = True,
+) -> Checked:
+    """Say all that is wrong with the tables of a hospital or, if nothing is, what is in them.
+
+    Nothing is written but the figure.
+
+    Args:
+        raw_dir: folder of the tables.
+        declaration: the file that explains them; None: ``tables.yaml`` in ``raw_dir``.
+        limits_of: values of series that a living person can have, by their name.
+        figure: PNG file to draw to; None: no figure.
+        progress: whether to show progress bars.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "cohort"
+        try:
+            summary = extract_tables(
+                raw_dir, path, declaration=declaration, progress=progress, all_problems=True
+            )
+        except UserError as error:
+            return Checked(f"What is wrong\n  {error}", False)
+        limits = None if limits_of is None else limits_of(read_schema(path)[0])
+        checked = check_cohort(path, limits=limits, figure=figure, progress=progress)
+    # The cohort was there for a moment only.
+    said = "\n".join(summary.render().splitlines()[1:])
+    return Checked(f"The tables of {raw_dir}\n{said}\n\n{checked.text}", checked.is_right)
 
 
 def _declaration_of(raw_dir: Path, file: Path) -> Declaration:
