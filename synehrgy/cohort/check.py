@@ -29,6 +29,9 @@ from synehrgy.cohort.validate import (
 from synehrgy.errors import UserError
 from synehrgy.files import read_json
 
+# Rows of codes or measurements that are looked at at a time.
+BATCH_ROWS = 1 << 19
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -208,7 +211,7 @@ def _events(
             reading(file),
             tqdm(total=parquet.metadata.num_rows, desc=file.name, disable=not progress) as bar,
         ):
-            for batch in parquet.iter_batches(1 << 19):
+            for batch in parquet.iter_batches(BATCH_ROWS):
                 table = conform(pa.table(batch), expected, str(file))
                 # The last row of the batch before is looked at again, beside the first of this one.
                 frame = to_frame(pa.concat_tables([before, table]), name)

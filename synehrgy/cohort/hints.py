@@ -136,7 +136,7 @@ def _of_numbers(
     below = row["lowest"] < row["quarter"] - FAR * spread
     above = row["highest"] > row["three_quarters"] + FAR * spread
     if spread > 0 and (below or above) and not len(marks) and not row["n_impossible"] > 0:
-        ends = [f"{row['lowest']:g}"] * below + [f"{row['highest']:g}"] * above
+        ends = [f"{row[end]:g}" for end, far in (("lowest", below), ("highest", above)) if far]
         yield (
             f"{what} goes to {' and '.join(ends)}, though half of its values are between "
             f"{row['quarter']:g} and {row['three_quarters']:g}. Is this one unit?"

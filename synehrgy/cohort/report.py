@@ -1,14 +1,11 @@
 """What is in a cohort, as text."""
 
-import textwrap
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from synehrgy.cohort.describe import Description
 from synehrgy.cohort.schema import SPLITS
-
-_WIDTH = 100
 
 
 def report(about: Description) -> str:
@@ -32,14 +29,8 @@ def report(about: Description) -> str:
 
 
 def in_words(title: str, sentences: Iterable[str], none: str) -> str:
-    """Sentences below a title, wrapped; a text where there are none."""
-    shown = []
-    for sentence in sentences:
-        # What stands on lines of its own, such as rows, stays there.
-        first, *rest = sentence.splitlines()
-        wrapped = textwrap.fill(first, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
-        shown += [wrapped, *rest]
-    return "\n".join([title, *(shown or [f"  {none}"])])
+    """Sentences below a title; a text where there are none."""
+    return "\n".join([title, *([f"  - {sentence}" for sentence in sentences] or [f"  {none}"])])
 
 
 def _section(title: str, table: Iterable[tuple[str, ...]]) -> list[str]:

@@ -317,7 +317,7 @@ class Repeats:
         for listing, (n, lines, what) in sorted(self.others.items()):
             table, form = tables[listing], declared.measurements[listing]
             if "duplicate" in form.drop:
-                dropped[f"values of {table.file.name} of times that had another before"] = n
+                dropped[f"rows of {table.file.name} of times that had another value before"] = n
                 continue
             advice = "Correct it, or keep the first: drop: [duplicate] in measurements."
             column = form.value or form.hours or str(form.time)

@@ -117,6 +117,9 @@ def _levels(content: Any, where: str) -> dict[str, list[str]]:
     if isinstance(content, str):
         content = [content]
     if isinstance(content, list):
+        again = next((x for i, x in enumerate(content) if x in content[:i]), None)
+        if again is not None:
+            raise UserError(f"{where}: {again!r} stands there twice.")
         content = {level: [] for level in content} if _are_texts(content) else None
     if not isinstance(content, dict) or not all(content):
         raise UserError(f"{where} must be a list such as [F, M], or {{F: [f, female], M: [m]}}.")

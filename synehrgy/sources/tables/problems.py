@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from synehrgy.errors import UserError
+from synehrgy.sources.reading import sql_text
 from synehrgy.sources.tables.raw import RawTable
 
 SHOWN_LINES = 3
@@ -108,21 +109,24 @@ class Problems:
             connection: of the database.
             table: the file that they come from.
             rows: a query with ``row``, ``fault`` (null where nothing is wrong) and ``text``.
-            faults: what each ``fault`` means; one that is not there has no place in messages.
+            faults: what each ``fault`` means; others are not looked at.
             key: the key of ``tables.yaml`` that may name faults to leave out.
             drop: those that it names.
             dropped: counts of rows that are left out, by reason.
         """
+        known = ", ".join(map(sql_text, faults))
         marked = connection.execute(
             f"""
-            SELECT fault, count(DISTINCT row), min(row, {SHOWN_LINES}), arg_min(text, row)
-            FROM ({rows}) WHERE fault IS NOT NULL GROUP BY fault ORDER BY min(row), fault
+            SELECT fault, count(*), min(row, {SHOWN_LINES}), arg_min(text, row)
+            FROM (
+                SELECT fault, row, min(text) AS text FROM ({rows}) WHERE fault IN ({known})
+                GROUP BY fault, row
+            )
+            GROUP BY fault ORDER BY min(row), fault
             """
         ).fetchall()
         for name, n, lines, text in marked:
-            fault = faults.get(name)
-            if fault is None:
-                continue
+            fault = faults[name]
             # A fault of values has the number of its series behind it.
             kind = name.partition(":")[0]
             if kind in drop:

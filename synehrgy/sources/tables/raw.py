@@ -20,8 +20,8 @@ from synehrgy.sources.reading import (
 )
 from synehrgy.sources.tables.declaration import Declaration
 
-# Text that these would have lost: a code such as 0389 is none as a number.
-_NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
+# Types of text, as DuckDB calls them: a code such as 0389 is none as a number.
+_TEXTS = ("VARCHAR", "ENUM", '"NULL"')
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RawTable:
             raise UserError(
                 f"{self.file} has no column {column!r} ({key}).{nearest(column, self.columns)}"
             )
-        if codes and self.types[column].startswith(_NUMBERS):
+        if codes and not self.types[column].startswith(_TEXTS):
             raise UserError(
                 f"{self.file}: column {column!r} ({key}) must be text, is {self.types[column]}. "
                 "Write it as text, so that codes keep their leading zeros."
@@ -140,7 +140,8 @@ def open_table(folder: Path, name: str, key: str, declared: Declaration) -> RawT
     delimiter = "\t" if form.delimiter == r"\t" else form.delimiter
     # A mark of the byte order is no part of the first name.
     is_utf8 = codecs.lookup(form.encoding).name == "utf-8"
-    header = csv_header(file, delimiter, "utf-8-sig" if is_utf8 else form.encoding)
+    with _hinting():
+        header = csv_header(file, delimiter, "utf-8-sig" if is_utf8 else form.encoding)
     twice = next((column for column in header if header.count(column) > 1), None)
     if twice is not None:
         raise UserError(f"{file} has two columns called {twice!r}. Rename one.")
@@ -166,14 +167,20 @@ def open_table(folder: Path, name: str, key: str, declared: Declaration) -> RawT
 @contextmanager
 def reading(table: RawTable) -> Iterator[None]:
     """Turn an error of a query that reads a table into one that names the file and the line."""
+    with _hinting(), blame(table.file):
+        yield
+
+
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """Say what to do about a file in another encoding."""
     try:
-        with blame(table.file):
-            yield
+        yield
     except UserError as error:
         if "utf-8" not in str(error):
             raise
-        hint = " If the file is in another encoding, say so: csv: {encoding: latin-1}."
-        raise UserError(f"{error}{hint}") from None
+        hint = "If it is in another encoding, say so in tables.yaml: csv: {encoding: latin-1}."
+        raise UserError(f"{error} {hint}") from None
 
 
 def try_formats(declared: Declaration) -> None:
