@@ -154,7 +154,7 @@ def test_what_looks_odd(tmp_path):
     codes["code"] = codes["code"].replace("4280", "428.0")
     changed = replace(cohort, codes=codes)
     write(changed, tmp_path / "odd")
-    limits = {"pH": [(6.5, 8.0)], "Heart Rate": [(0.0, 350.0)]}
+    limits = {"pH": [(1.0, 14.0)], "Heart Rate": [(0.0, 350.0)]}
     said = "\n".join(hints(describe(tmp_path / "odd", limits)))
     for says in (
         "No patient is in the split val.",

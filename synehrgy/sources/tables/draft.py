@@ -15,7 +15,7 @@ from synehrgy.cohort import SPLITS
 from synehrgy.errors import UserError
 from synehrgy.files import write_text
 from synehrgy.sources.reading import SUFFIXES
-from synehrgy.sources.tables.declaration import FILE, CsvForm, Declaration, StaysTable
+from synehrgy.sources.tables.declaration import FILE, CsvForm, Declaration, LabelRule, StaysTable
 from synehrgy.sources.tables.raw import open_table, reading
 
 # Rows that guesses are made from.
@@ -29,7 +29,7 @@ UNKNOWN = "?"
 
 # What names of columns look like.
 NAMES = {
-    "subject": r"subject|patient|person|child|mrn|^pat|^pid$",
+    "subject": r"subject|patient|person|child|infant|baby|mrn|^pat|^pid$",
     "stay": r"stay|encounter|visit|case|episode|hadm|^(admission|adm)(_?(id|no|nr|number))?$",
     "admitted": r"admi|in_?time|arriv|start|begin",
     "discharged": r"disch|out_?time|^left|leav|end",
@@ -40,7 +40,7 @@ NAMES = {
     "value": r"^val|value|result|reading",
     "split": r"split|fold|set$",
 }
-YES_NO = ({"0", "1"}, {"true", "false"}, {"yes", "no"})
+YES_NO = {*LabelRule().present, *LabelRule().absent}
 FORMATS = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M")
 NO_VALUE = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "-", ".")
 ICD = {
@@ -261,14 +261,22 @@ def _stays(sample: Sample, key: str, unsure: list[str]) -> dict[str, Any]:
             continue
         if re.search(NAMES["since"], column.lower()) and "admitted" in stays:
             covariates["age"] = {"since": column, "unit": "years"}
-        elif {t.lower() for t in sample.rows[column].dropna()} in YES_NO:
+        elif _says_yes_or_no(sample.rows[column]):
             labels[column] = {}
         elif values is None:
             unsure.append(f"{sample.file}: the column {column} is left out.")
+        elif column.lower() == "sex":
+            # By this name other parts know it.
+            covariates["gender"] = {"column": column, **values}
         else:
             covariates[column] = values
     parts = {"stays": stays, "covariates": covariates, "labels": labels}
     return {name: part for name, part in parts.items() if part}
+
+
+def _says_yes_or_no(texts: pd.Series) -> bool:
+    found = set(texts.dropna().str.lower())
+    return len(found) > 1 and found <= YES_NO
 
 
 def _moment(sample: Sample, has_admission: bool, key: str) -> dict[str, str] | None:
@@ -281,7 +289,7 @@ def _moment(sample: Sample, has_admission: bool, key: str) -> dict[str, str] | N
 
 
 def _system(sample: Sample, code: str, unsure: list[str]) -> str:
-    texts = sample.rows[code].dropna()
+    texts = sample.rows[code].dropna().str.upper()
     for system, form in ICD.items():
         if texts.str.fullmatch(form).mean() > 0.9:
             return system
