@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ MOST_BARS = 30
 
 _COLUMNS = 4
 _COLOUR, _EDGE = "#2680c2", "#3e4c59"
-_STYLE = {
+_STYLE: Any = {
     "axes.grid": False,
     "axes.spines.right": False,
     "axes.spines.top": False,

@@ -1,6 +1,7 @@
 """What looks odd about a cohort that keeps the rules: for a person to look at."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -112,7 +113,8 @@ def _of_series(about: Description) -> Iterator[str]:
                 yield f"The series {name} never is {', '.join(unused)}."
         else:
             sentinels = about.sentinels[about.sentinels["variable"] == name]
-            yield from _of_numbers(name, variable.unit, about.numbers.loc[name], sentinels)
+            row: Any = about.numbers.loc[name]
+            yield from _of_numbers(name, variable.unit, row, sentinels)
 
 
 def _of_numbers(

@@ -1,6 +1,7 @@
 """What is in a cohort, as text."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -83,7 +84,7 @@ def _codes(about: Description) -> Iterator[tuple[str, ...]]:
         if system.name not in about.codes.index:
             yield system.name, "0", "0", "0 %", ""
             continue
-        row = about.codes.loc[system.name]
+        row: Any = about.codes.loc[system.name]
         share = _share(row["n_stays"], len(about.stays))
         commonest = ", ".join(row["commonest"][:5])
         yield system.name, f"{row['n']:,.0f}", f"{row['n_codes']:,}", share, commonest
@@ -96,7 +97,7 @@ def _series(about: Description) -> Iterator[tuple[str, ...]]:
         if not n_stays:
             yield variable.name, variable.unit or "", "0", *[""] * 7
             continue
-        row = about.numbers.loc[variable.name]
+        row: Any = about.numbers.loc[variable.name]
         ends = (f"{row[c]:.4g}" for c in ("lowest", "low", "median", "high", "highest"))
         yield variable.name, variable.unit or "", *_amount(about, int(row["n"]), n_stays), *ends
 

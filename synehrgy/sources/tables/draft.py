@@ -63,6 +63,11 @@ class Sample:
     rows: pd.DataFrame
     form: Declaration
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return [str(column) for column in self.rows]
+
     def is_number(self, column: str) -> bool:
         """Whether everything in a column is a number."""
         texts = self.rows[column].dropna()
@@ -82,7 +87,7 @@ class Sample:
         """The first column whose name looks like ``what``, and which is a time or is none."""
         found = (
             column
-            for column in self.rows
+            for column in self.columns
             if re.search(NAMES[what], column.lower())
             and column not in but
             and (time is None or self.is_time(column) == time)
@@ -141,7 +146,7 @@ def _rows(folder: Path, name: str, form: Declaration) -> pd.DataFrame:
     texts = {f"t{i}": table.text(column, "a column") for i, column in enumerate(table.columns)}
     listed = ", ".join(f"{sql} AS {column}" for column, sql in texts.items())
     with reading(table):
-        rows = duckdb.sql(f"SELECT {listed} FROM {table.source} ORDER BY row LIMIT {SAMPLE}").df()
+        rows = duckdb.execute(f"SELECT {listed} FROM {table.source} LIMIT {SAMPLE}").df()
     return rows.set_axis(list(table.columns), axis=1)
 
 
@@ -230,7 +235,7 @@ def _content(samples: list[Sample], unsure: list[str]) -> dict[str, Any]:
 def _key(samples: list[Sample]) -> str:
     """The column of the stay: the one named so that most tables have."""
     named = [c for s in samples if (c := s.find("stay", time=False)) is not None]
-    shared = [c for s in samples for c in s.rows if not re.search(NAMES["subject"], c.lower())]
+    shared = [c for s in samples for c in s.columns if not re.search(NAMES["subject"], c.lower())]
     counted = pd.Series(named or [c for c in shared if shared.count(c) > 1]).value_counts()
     return str(counted.index[0]) if len(counted) else UNKNOWN
 
@@ -255,7 +260,7 @@ def _stays(sample: Sample, key: str, unsure: list[str]) -> dict[str, Any]:
     unsure += [f"stays.{what}: which column?" for what, c in stays.items() if c == UNKNOWN]
     covariates: dict[str, Any] = {}
     labels: dict[str, Any] = {}
-    for column in sample.rows:
+    for column in sample.columns:
         values = sample.values(column)
         if column in stays.values():
             continue
@@ -284,7 +289,7 @@ def _moment(sample: Sample, has_admission: bool, key: str) -> dict[str, str] | N
     hours = sample.find("hours", time=False, but=[key])
     if hours is not None and sample.is_number(hours):
         return {"hours": hours}
-    times = [column for column in sample.rows if sample.is_time(column)]
+    times = [column for column in sample.columns if sample.is_time(column)]
     return {"time": times[0]} if times and has_admission else None
 
 
@@ -306,8 +311,7 @@ def _series(
     value = sample.find("value", time=False, but=taken)
     item = sample.find("item", time=False, but=[*taken, *([value] if value else [])])
     if value is None or item is None:
-        columns = [column for column in sample.rows if column not in taken]
-        found = {str(column): sample.values(str(column)) for column in columns}
+        found = {c: sample.values(c) for c in sample.columns if c not in taken}
         where = {}
     else:
         names = sample.rows[item].value_counts().index[:MOST_SERIES]
