@@ -72,6 +72,8 @@ def _check(options: argparse.Namespace) -> int:
             folder, declaration=options.declaration, limits_of=known_limits, figure=figure
         )
         following = f"python preprocess.py data=tables data.raw_dir={folder}"
+        if options.declaration is not None:
+            following += f" data.declaration={options.declaration}"
     else:
         limits = known_limits(read_schema(folder)[0])
         checked = check_cohort(folder, limits=limits, figure=figure)

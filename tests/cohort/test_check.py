@@ -226,7 +226,9 @@ def test_the_command_on_tables(tmp_path, capsys):
     (folder / "tables.yaml").rename(tmp_path / "mine.yaml")
     assert main(["check", str(folder), "--no-figure", "--declaration", "nowhere.yaml"]) == 1
     mine = ["--declaration", str(tmp_path / "mine.yaml")]
+    capsys.readouterr()
     assert main(["check", str(folder), "--no-figure", *mine]) == 0
+    assert f" data.declaration={tmp_path / 'mine.yaml'}\n" in capsys.readouterr().out
     (folder / "codes.csv").unlink()
     assert main(["check", str(folder), "--no-figure", *mine]) == 1
     assert "codes.csv does not exist (codes.file)" in capsys.readouterr().out

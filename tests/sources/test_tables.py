@@ -15,6 +15,7 @@ from synehrgy.errors import UserError
 from synehrgy.sources.splits import Splits
 from synehrgy.sources.tables import IDENTIFIERS_FILE, extract_tables, measurements
 from tests.cohorts import cohorts
+from tests.conftest import SHARED
 from tests.sources.hospital import (
     DECLARATION,
     VITALS,
@@ -195,6 +196,25 @@ def test_tables_written_in_another_way(tmp_path):
     assert bytes_of(tmp_path / "cohort") == first
 
 
+def test_what_is_spelt_in_several_ways_is_there_once(tmp_path):
+    """Numbers that are levels or names of series, as data frames write them."""
+
+    def change(found, declared):
+        codes = {"A": "1", "v": "2.0", "P": "3", "": ""}
+        long = long_form(VITALS.assign(AVPU=VITALS["AVPU"].map(codes)))
+        long["item"] = long["item"].map({"HR": "220045", "AVPU": "226755.0"})
+        found["vitals.csv"] = long
+        declared["measurements"].update(variable="item", value="result")
+        declared["series"]["Pulse"]["called"] = ["220045", "220045.0"]
+        levels = {"A": ["1", "1.0"], "V": ["2", "2.0"], "P": ["3"]}
+        declared["series"]["Alertness"] = {"called": "226755", "levels": levels}
+
+    extracted(write_hospital(tmp_path / "raw"))
+    first = bytes_of(tmp_path / "cohort")
+    extracted(write_hospital(tmp_path / "other", change))
+    assert bytes_of(tmp_path / "cohort")[2] == first[2]
+
+
 def test_identifiers_that_are_texts_are_numbered(tmp_path):
     def change(found, declared):
         found["stays.csv"]["patient"] = ["P-7", "P-7", "P-9", "P-12"]
@@ -272,7 +292,43 @@ def test_the_declaration_may_lie_elsewhere(tmp_path):
     ]
 
 
-@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the open MIMIC-III demo is not beside the project")
+def test_the_open_demo_as_tables_of_one_s_own(tmp_path):
+    """Real tables, with all that is wrong with them."""
+    raw = SHARED / "data" / "mimic3-demo"
+    stays = {"file": "ICUSTAYS.csv.gz", "subject": "subject_id", "stay": "icustay_id"}
+    measured = {"file": "CHARTEVENTS.csv.gz", "stay": "icustay_id", "time": "charttime"}
+    declared = {
+        "stays": {**stays, "admitted": "intime", "discharged": "outtime"},
+        "measurements": {**measured, "variable": "itemid", "value": "value"},
+        "series": {"Heart Rate": {"called": ["211", "220045"], "unit": "bpm"}},
+    }
+    file = tmp_path / "demo.yaml"
+    file.write_text(yaml.safe_dump(declared))
+    with pytest.raises(UserError, match="'2169-05-06 23:17:00' is before the admission"):
+        extract_tables(raw, tmp_path / "cohort", declaration=file, progress=False)
+    declared["measurements"]["drop"] = ["unknown_stay", "before_admission", "after_discharge"]
+    file.write_text(yaml.safe_dump(declared))
+    extract_tables(raw, tmp_path / "cohort", declaration=file, progress=False)
+    found = read_cohort(tmp_path / "cohort").measurements
+
+    columns = ["icustay_id", "itemid", "charttime", "value"]
+    chart = pd.read_csv(raw / "CHARTEVENTS.csv.gz", usecols=columns, low_memory=False)
+    rates = chart[chart["itemid"].isin([211, 220045]) & chart["value"].notna()]
+    rates = rates.merge(pd.read_csv(raw / "ICUSTAYS.csv.gz"), on="icustay_id")
+    times = {c: pd.to_datetime(rates[c]) for c in ("charttime", "intime", "outtime")}
+    within = times["charttime"].between(times["intime"], times["outtime"])
+    hours = (times["charttime"] - times["intime"]).dt.total_seconds()[within] / 3600
+    expected = pd.DataFrame(
+        {"stay_id": rates["icustay_id"], "hours": hours, "value": rates["value"].astype(float)}
+    ).dropna()
+    keys = ["stay_id", "hours", "value"]
+    one, other = (f[keys].sort_values(keys, ignore_index=True) for f in (found, expected))
+    pd.testing.assert_frame_equal(one, other, check_dtype=False)
+    assert len(one) > 15_000
+
+
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(cohort=cohorts())
 def test_any_cohort_comes_back_from_its_tables(cohort, tmp_path_factory):
     """Whatever is declared, in long and in wide form."""

@@ -123,6 +123,10 @@ FORMS = {
         key("series.Pulse.called", "HRR"),
         "no column 'HRR' (series.Pulse). Did you mean 'H",
     ),
+    "no series": (
+        key("series", {"Glucose": {}, "Lactate": {"called": ["lac", "LAC"]}}),
+        "vitals.csv has a column of none of the series (Glucose, lac, LAC). If it has",
+    ),
     "codes of none": (key("labels.sepsis.codes", ["Z*"]), "no stay has one of the codes Z* of icd"),
     "delimiter": (key("csv", {"delimiter": ";"}), "one column only"),
     "format": (key("time_format", "%Q"), "time_format: '%Q' is none"),
@@ -178,6 +182,19 @@ def test_a_series_that_no_row_is_of(tmp_path):
 
     message = refusal(write_hospital(tmp_path / "raw", change))
     assert "no row of a series called 'HRR' (series.Pulse). Did you mean 'HR'?" in message
+
+
+def test_all_texts_that_are_no_levels_are_shown(tmp_path):
+    def change(found, declared):
+        found["vitals.csv"] = pd.concat([VITALS] * 2, ignore_index=True)
+        found["vitals.csv"]["AVPU"] = ["X", *"YYZZZ", *"abcdef"]
+        found["vitals.csv"]["HR"] = ""
+
+    message = refusal(write_hospital(tmp_path / "raw", change))
+    assert "lines 2, 3, 4 and 9 more, column 'AVPU': 'X' is no level" in message
+    assert (
+        "Others: 'Z' (3), 'Y' (2), 'a' (1), 'b' (1), 'c' (1), 'd' (1), 'e' (1), 'f' (1)." in message
+    )
 
 
 def test_one_run_tells_all_problems(tmp_path):

@@ -137,6 +137,7 @@ def _faults(form: CodesTable, declared: Declaration) -> dict[str, Fault]:
             f"{{}} is no code system ({', '.join(form.systems)})",
             "of unknown code systems",
             "Add it to codes.systems in tables.yaml",
+            of_texts=True,
         ),
         "unreadable_position": Fault(
             str(form.position), "{} is no number", "without a position", "Correct it"

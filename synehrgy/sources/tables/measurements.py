@@ -56,12 +56,15 @@ def load_series(connection: duckdb.DuckDBPyConnection, declared: Declaration) ->
             "high": (pa.float64(), [(s.range or [math.inf])[-1] for _, (_, s) in numbered]),
         },
     )
-    spelt = [
-        (i, rank, level, spelling(text))
-        for i, (_, s) in numbered
-        for rank, (level, texts) in enumerate(s.levels.items())
-        for text in texts
-    ]
+    # Each spelling once, or its rows would be there twice.
+    spelt = list(
+        dict.fromkeys(
+            (i, rank, level, spelling(text))
+            for i, (_, s) in numbered
+            for rank, (level, texts) in enumerate(s.levels.items())
+            for text in texts
+        )
+    )
     kinds = {
         "variable": pa.int32(),
         "rank": pa.float64(),
@@ -89,14 +92,22 @@ def items_of(
     """The series to look for in each file: all in a long one, those with a column in a wide one.
 
     Raises:
-        UserError: a series that has no column, where there are wide files only.
+        UserError: a wide file without any of them; a series that has no column, where there are
+            wide files only.
     """
     numbered = [(name, i) for i, name in enumerate(sorted(declared.series))]
+    names = [Item(called, i) for name, i in numbered for called in declared.names_of(name)]
+    in_rows = list({spelling(item.name): item for item in names}.values())
     found = []
     for table, form in zip(tables, forms, strict=True):
-        names = [Item(called, i) for name, i in numbered for called in declared.names_of(name)]
-        is_wide = form.variable is None
-        found.append([item for item in names if not is_wide or item.name in table.columns])
+        in_columns = [item for item in names if item.name in table.columns]
+        found.append(in_columns if form.variable is None else in_rows)
+        if not found[-1]:
+            called = ", ".join(item.name for item in names)
+            raise UserError(
+                f"{table.file} has a column of none of the series ({called}). If it has a row per "
+                "value, name its columns: measurements.variable and measurements.value."
+            )
     if all(form.variable is None for form in forms):
         have = {item.variable for items in found for item in items}
         for name, i in numbered:
@@ -418,6 +429,7 @@ def _faults(
                 f"{{}} is no number ({name})",
                 f"with a value of {name} that is no number",
                 "Correct it, name the text under missing in tables.yaml",
+                of_texts=True,
             ),
         )
         levels = ", ".join(declared.series[name].levels)
@@ -427,7 +439,8 @@ def _faults(
                 column,
                 f"{{}} is no level of {name} ({levels})",
                 f"with an unknown level of {name}",
-                f"Add it to series.{name}.levels in tables.yaml, or name it under missing",
+                f"Add it to series.{name}.levels in tables.yaml, name it under missing",
+                of_texts=True,
             ),
         )
 

@@ -9,7 +9,8 @@ from synehrgy.errors import UserError
 from synehrgy.sources.reading import sql_text
 from synehrgy.sources.tables.raw import RawTable
 
-SHOWN_LINES = 3
+# Rows, and different texts, that a message shows.
+SHOWN_LINES, SHOWN_TEXTS = 3, 8
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Fault:
         what: what is wrong; ``{}`` stands for the text of the cell.
         counted: what rows are called that were left out for it.
         advice: what to do, besides leaving them out.
+        of_texts: whether it is the text that is wrong, so that all such texts are of interest.
     """
 
     column: str
     what: str
     counted: str
     advice: str
+    of_texts: bool = False
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Problems:
         text: str,
         what: str,
         advice: str,
+        of_texts: bool = False,
     ) -> None:
         """Add the rows of a query's result that meet a condition, if there are any.
 
@@ -83,6 +87,7 @@ class Problems:
             text: what the cell says, in SQL.
             what: what is wrong; ``{}`` stands for the text.
             advice: what to do.
+            of_texts: whether to show what else such cells say.
         """
         n, lines, example = connection.execute(
             f"""
@@ -90,8 +95,12 @@ class Problems:
             FROM {rows} WHERE {condition}
             """
         ).fetchall()[0]
-        if n:
-            self.add(table, column, lines, n, what.replace("{}", _quoted(example), 1), advice)
+        if not n:
+            return
+        if of_texts:
+            query = f"SELECT {text} AS text FROM {rows} WHERE {condition}"
+            advice += _also(connection, query, example)
+        self.add(table, column, lines, n, what.replace("{}", _quoted(example), 1), advice)
 
     def of_rows(
         self,
@@ -134,6 +143,9 @@ class Problems:
                 dropped[reason] = dropped.get(reason, 0) + n
                 continue
             advice = f"{fault.advice}, or leave such rows out: drop: [{kind}] in {key}."
+            if fault.of_texts:
+                query = f"SELECT text FROM ({rows}) WHERE fault = {sql_text(name)}"
+                advice += _also(connection, query, text)
             self.add(
                 table, fault.column, lines, n, fault.what.replace("{}", _quoted(text), 1), advice
             )
@@ -149,6 +161,18 @@ class Problems:
         if self.found:
             listed = "\n".join(f"  {problem}" for problem in self.found)
             raise UserError(f"{len(self.found)} things are wrong with the tables:\n{listed}")
+
+
+def _also(connection: duckdb.DuckDBPyConnection, query: str, first: str | None) -> str:
+    """What else cells say that have the same fault as the first, the commonest before."""
+    found = connection.execute(
+        f"SELECT text, count(*) FROM ({query}) GROUP BY text ORDER BY count(*) DESC, text"
+    ).fetchmany(100)
+    others = [f"{text!r} ({n:,})" for text, n in found if text not in (first, None)]
+    if not others:
+        return ""
+    more = f" and {len(others) - SHOWN_TEXTS} more" if len(others) > SHOWN_TEXTS else ""
+    return f" Others: {', '.join(others[:SHOWN_TEXTS])}{more}."
 
 
 def _quoted(text: str | None) -> str:

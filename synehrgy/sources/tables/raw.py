@@ -81,7 +81,7 @@ class RawTable:
 
     def line(self, row: int) -> str:
         """What a row is called in messages."""
-        return f"{row - 1 + self.first_line:,}"
+        return str(row - 1 + self.first_line)
 
     @property
     def what_line(self) -> str:

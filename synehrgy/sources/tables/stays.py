@@ -253,7 +253,14 @@ def _find_problems(
 ) -> None:
     """What is wrong with single rows, and with rows beside each other."""
 
-    def find(column: str, condition: str, what: str, advice: str, text: str = "key") -> None:
+    def find(
+        column: str,
+        condition: str,
+        what: str,
+        advice: str,
+        text: str = "key",
+        of_texts: bool = False,
+    ) -> None:
         problems.find(
             *(connection, table, column),
             rows="listed",
@@ -261,6 +268,7 @@ def _find_problems(
             text=text,
             what=what,
             advice=advice,
+            of_texts=of_texts,
         )
 
     stays = declared.stays
@@ -276,7 +284,7 @@ def _find_problems(
     for cell in cells:
         text = f"{cell.name}_text"
         unread = f"{text} IS NOT NULL AND {cell.name} IS NULL"
-        find(cell.column, unread, cell.wrong, cell.advice, text)
+        find(cell.column, unread, cell.wrong, cell.advice, text, of_texts=True)
         if cell.required:
             find(cell.column, f"{text} IS NULL", "it is empty", _FILL, text)
     if stays.split is not None:
