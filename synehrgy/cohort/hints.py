@@ -76,8 +76,8 @@ def _of_labels(about: Description) -> Iterator[str]:
         n = int(about.stays[label.column].sum())
         rest = len(about.stays) - n
         if min(n, rest) < FEW:
-            which = "with" if n < rest else "without"
-            yield f"Only {min(n, rest):,} stays are {which} the label {label.column}."
+            do = "have" if n < rest else "do not have"
+            yield f"Only {min(n, rest):,} stays {do} the label {label.column}."
 
 
 def _of_codes(about: Description) -> Iterator[str]:

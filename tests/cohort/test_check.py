@@ -162,7 +162,7 @@ def test_what_looks_odd(tmp_path):
         "later than the end of their stay",
         "The covariate gender is F wherever it is known.",
         "The covariate gender never is M.",
-        "Only 0 stays are with the label shock.",
+        "Only 0 stays have the label shock.",
         "1 different codes of icd9_diagnosis have a point",
         "4 values of Heart Rate (bpm) (",
         "Heart Rate (bpm) is -999 in 4 rows. Does this mean that there is no value?",

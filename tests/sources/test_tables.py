@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from synehrgy.cohort import Cohort, read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.sources.splits import Splits
-from synehrgy.sources.tables import IDENTIFIERS_FILE, extract_tables, measurements
+from synehrgy.sources.tables import IDENTIFIERS_FILE, buckets, extract_tables
 from tests.cohorts import cohorts
 from tests.conftest import SHARED
 from tests.sources.hospital import (
@@ -161,7 +161,7 @@ def test_the_cohort_is_the_same_from_every_form(tmp_path, change):
 def test_it_depends_on_neither_memory_nor_threads_nor_buckets(tmp_path, monkeypatch):
     folder = write_hospital(tmp_path / "raw")
     first = extracted(folder)
-    monkeypatch.setattr(measurements, "BUCKET_ROWS", 3)
+    monkeypatch.setattr(buckets, "BUCKET_ROWS", 3)
     again = extracted(folder, memory_limit="300MB", threads=1)
     assert pq.ParquetFile(tmp_path / "cohort" / "measurements.parquet").num_row_groups > 1
     for name in TABLES:

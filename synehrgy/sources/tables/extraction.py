@@ -18,14 +18,11 @@ from synehrgy.provenance import versions
 from synehrgy.sources.database import database, watched
 from synehrgy.sources.reading import rows_read
 from synehrgy.sources.splits import Splits
+from synehrgy.sources.tables.buckets import MEASUREMENTS, Repeats, buckets, load_bucket
 from synehrgy.sources.tables.codes import define_labels, load_codes
 from synehrgy.sources.tables.declaration import FILE, Declaration, read_declaration
 from synehrgy.sources.tables.measurements import (
-    MEASUREMENTS,
-    Repeats,
-    buckets,
     items_of,
-    load_bucket,
     load_measurements,
     load_series,
     tell_faults,
