@@ -166,8 +166,8 @@ class Problems:
 def _also(connection: duckdb.DuckDBPyConnection, query: str, first: str | None) -> str:
     """What else cells say that have the same fault as the first, the commonest before."""
     found = connection.execute(
-        f"SELECT text, count(*) FROM ({query}) GROUP BY text ORDER BY count(*) DESC, text"
-    ).fetchmany(100)
+        f"SELECT text, count(*) FROM ({query}) GROUP BY text ORDER BY count(*) DESC, text LIMIT 100"
+    ).fetchall()
     others = [f"{text!r} ({n:,})" for text, n in found if text not in (first, None)]
     if not others:
         return ""
