@@ -47,6 +47,7 @@ EXAMPLES = {
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
         "python preprocess.py data=mimic3_demo",
         "python preprocess.py data=meds data.raw_dir=/path/to/meds data.meds.mapping=mimic4",
+        "python preprocess.py data=tables data.raw_dir=/path/to/tables",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",

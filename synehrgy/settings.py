@@ -216,7 +216,7 @@ class DataSettings:
     source: str = setting(
         MISSING,
         "how its raw files are read; cohort: it is one already, as of another hospital",
-        choices=("mimic3", "simulated", "meds", "cohort"),
+        choices=("mimic3", "simulated", "tables", "meds", "cohort"),
         by_group=True,
     )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
@@ -233,6 +233,12 @@ class DataSettings:
         is_text=True,
     )
     download_dir: str | None = setting(None, "where downloaded raw files go", is_path=True)
+    declaration: str | None = setting(
+        None,
+        "data=tables: the file that says which table and column is what; null: tables.yaml in "
+        "data.raw_dir",
+        is_path=True,
+    )
     path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True, by_group=True)
     simulation: SimulationSettings = group(SimulationSettings)
     meds: MedsSettings = group(MedsSettings)

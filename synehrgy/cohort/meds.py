@@ -164,13 +164,14 @@ def coded(system: str, code: str) -> tuple[str, list[str]]:
 
     ICD codes are written as in the public extraction of MIMIC-IV: ``DIAGNOSIS//ICD//9//0389`` with
     the parent ``ICD9CM/038.9``, ``PROCEDURE//ICD//9//3893`` with ``ICD9Proc/38.93``. Others are
-    ``<system>//<code>``.
+    ``<system>//<code>``. A code with its point is the same as one without.
     """
     prefix = system_prefix(system)
     found = re.fullmatch(r"icd(9|10)_(diagnosis|procedure)", system)
     if not found:
         return prefix + code, []
     version, kind = found.groups()
+    code = code.replace(".", "")
     vocabulary = {"diagnosis": "CM", "procedure": "Proc" if version == "9" else "PCS"}[kind]
     point = CATEGORY[f"icd9_{kind}" if version == "9" else "icd10"]
     point += version == "9" and code.startswith("E")

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.cohort import Schema
-from synehrgy.evaluation.clinical import age_of, death_of, knowledge, plain, sex_of
+from synehrgy.evaluation.clinical import age_of, death_of, knowledge, limits_of, plain, sex_of
 from synehrgy.evaluation.kept import kept
 from synehrgy.evaluation.patients import Floats, Patients
 
@@ -323,12 +323,12 @@ def _series(schema: Schema) -> list[Rule]:
                 for name in rule["series"]
             ):
                 add(rule, rule["series"], find)
-    for name, by_unit in known["ranges"].items():
-        unit = measured_in(name)
-        allowed = next((pairs for u, pairs in by_unit.items() if plain(u) == unit), None)
-        if allowed is not None:
+    for name in known["ranges"]:
+        i = variables.get(plain(name))
+        allowed = None if i is None else limits_of(schema.variables[i])
+        if i is not None and allowed is not None:
             title = f"{name} outside of what a person can have"
-            outside = partial(_outside, variables[plain(name)], allowed)
+            outside = partial(_outside, i, allowed)
             rules.append(Rule(f"range_{plain(name)}", title, "physiology", "values", outside))
     return rules
 
@@ -409,7 +409,7 @@ def _off_ratio(rule: dict[str, Any], columns: list[int], patients: Patients) -> 
     return Checked(patients.grid.stay[where], broken, _said(patients, where, columns))
 
 
-def _outside(column: int, limits: list[list[float]], patients: Patients) -> Checked:
+def _outside(column: int, limits: list[tuple[float, float]], patients: Patients) -> Checked:
     values = patients.grid.values[:, column]
     where = ~np.isnan(values)
     # As exact as the values are: a limit of 0.2 holds 0.2.

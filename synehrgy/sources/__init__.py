@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
@@ -37,8 +38,6 @@ def make_cohort(
     Raises:
         UserError: no folder of raw files given, files that cannot be used or downloaded.
     """
-    from synehrgy.sources.mimic3 import extract
-
     data = _downloaded(data)
     if data.raw_dir is None:
         where = f" {WHERE[data.source]}." if data.source in WHERE else ""
@@ -50,35 +49,28 @@ def make_cohort(
         from synehrgy.sources.simulator import simulate
 
         simulate(data.raw_dir, **asdict(data.simulation))
-    split_dir = None if data.split_dir is None else Path(data.split_dir)
+    common: dict[str, Any] = {
+        "name": data.name,
+        "split_dir": None if data.split_dir is None else Path(data.split_dir),
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+        "declared": declared,
+        "complete": complete,
+    }
+    raw_dir, path = Path(data.raw_dir), Path(data.path)
+    if data.source == "tables":
+        from synehrgy.sources.tables import extract_tables
+
+        return str(extract_tables(raw_dir, path, declaration=data.declaration, **common))
+    common["profile"] = settings.profile
     if data.source == "meds":
         from synehrgy.sources.meds import extract_meds
 
-        found = extract_meds(
-            Path(data.raw_dir),
-            Path(data.path),
-            name=data.name,
-            split_dir=split_dir,
-            profile=settings.profile,
-            memory_limit=settings.memory_limit,
-            threads=settings.threads,
-            declared=declared,
-            complete=complete,
-            **asdict(data.meds),
-        )
+        found = extract_meds(raw_dir, path, **common, **asdict(data.meds))
         return None if found is None else str(found)
-    summary = extract(
-        Path(data.raw_dir),
-        Path(data.path),
-        name=data.name,
-        split_dir=split_dir,
-        profile=settings.profile,
-        memory_limit=settings.memory_limit,
-        threads=settings.threads,
-        declared=declared,
-        complete=complete,
-    )
-    return str(summary)
+    from synehrgy.sources.mimic3 import extract
+
+    return str(extract(raw_dir, path, **common))
 
 
 def refuse_other_cohort(config: PreprocessConfig) -> None:

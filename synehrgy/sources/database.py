@@ -1,6 +1,5 @@
-"""A DuckDB database that works beside the folder that is written, and shows how far it is."""
+"""A database on disk for the rows of an extraction, so that memory does not grow with them."""
 
-import glob
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ import duckdb
 from tqdm import tqdm
 
 from synehrgy.errors import UserError
+from synehrgy.sources.reading import first_line, sql_text
 
 
 @contextmanager
@@ -69,6 +69,12 @@ def database(
             ) from None
 
 
+def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """How many rows a table has."""
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)
+
+
 @contextmanager
 def watched(connection: duckdb.DuckDBPyConnection, title: str, show: bool) -> Iterator[None]:
     """Show how far the query is that runs inside the block."""
@@ -91,24 +97,3 @@ def watched(connection: duckdb.DuckDBPyConnection, title: str, show: bool) -> It
             done.set()
             watcher.join()
         bar.update(100.0 - bar.n)
-
-
-def first_line(error: object) -> str:
-    """The first line of a message, without its full stop."""
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def sql_text(value: object) -> str:
-    """A text literal of SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """The name of a column or table, as SQL reads it whatever characters it has."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def file_text(file: Path) -> str:
-    """The path of a file as a text literal of SQL."""
-    # DuckDB takes a file name for a pattern, so brackets and stars in it are escaped.
-    return sql_text(glob.escape(str(file)))

@@ -24,7 +24,7 @@ from synehrgy import __version__
 from synehrgy.cohort import CohortWriter, Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
-from synehrgy.sources.database import database, file_text, first_line, identifier, sql_text
+from synehrgy.sources.database import database
 from synehrgy.sources.marks import is_simulated
 from synehrgy.sources.meds.dataset import Dataset, open_dataset
 from synehrgy.sources.meds.joining import join_parts
@@ -48,8 +48,9 @@ from synehrgy.sources.mimic3.events import (
     load_item_sets,
     load_records,
 )
-from synehrgy.sources.mimic3.splits import Splits
 from synehrgy.sources.mimic3.summary import ExtractionSummary
+from synehrgy.sources.reading import first_line, identifier, sql_path, sql_text
+from synehrgy.sources.splits import Splits
 
 PARTS_SUFFIX = ".shards"
 
@@ -273,7 +274,7 @@ def _load_splits(connection: duckdb.DuckDBPyConnection, work: _Work) -> None:
             CREATE TABLE splits AS
             SELECT subject_id::BIGINT AS subject_id,
                 {f"CASE split {cases} END" if cases else "NULL::VARCHAR"} AS split
-            FROM read_parquet({file_text(splits)}, hive_partitioning = false)
+            FROM read_parquet({sql_path(splits)}, hive_partitioning = false)
             WHERE subject_id IN (SELECT subject_id FROM stays)
             """
         )

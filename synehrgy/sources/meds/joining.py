@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from synehrgy.cohort import CohortWriter, Schema
 from synehrgy.errors import UserError
-from synehrgy.sources.database import database, file_text
+from synehrgy.sources.database import database
+from synehrgy.sources.reading import sql_path
 
 # Rows that come from the sort, and are written, at once.
 BATCH_ROWS = 1_000_000
@@ -45,7 +46,7 @@ def join_parts(
         UserError: a patient in two parts.
     """
     with database(path, memory_limit, threads) as (connection, _):
-        stays = ", ".join(file_text(part / "stays.parquet") for part in parts)
+        stays = ", ".join(sql_path(part / "stays.parquet") for part in parts)
         connection.execute(
             f"""
             CREATE TABLE stays AS
@@ -66,7 +67,7 @@ def join_parts(
             query = "SELECT * EXCLUDE (place) FROM stays ORDER BY place"
             writer.write(stays=connection.sql(query).to_arrow_table())
             for name, order in (("codes", "position"), ("measurements", "hours, variable")):
-                files = ", ".join(file_text(part / f"{name}.parquet") for part in parts)
+                files = ", ".join(sql_path(part / f"{name}.parquet") for part in parts)
                 rows = connection.sql(
                     f"""
                     SELECT rows.* FROM read_parquet([{files}], hive_partitioning = false) AS rows

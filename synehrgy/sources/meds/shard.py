@@ -13,11 +13,11 @@ import duckdb
 import pyarrow as pa
 
 from synehrgy.cohort.meds_mapping import BIRTH, DEATH, UNKNOWN
-from synehrgy.sources.database import file_text, identifier, sql_text
 from synehrgy.sources.meds.mapping import HOURS, BirthAge, Mapping, StayRule
 from synehrgy.sources.meds.templates import Template, first_match
 from synehrgy.sources.mimic3 import events
 from synehrgy.sources.mimic3.resources import ItemSet
+from synehrgy.sources.reading import identifier, sql_path, sql_text
 
 _TEXT = "VARCHAR"
 
@@ -102,7 +102,7 @@ def load_raw(
             time::TIMESTAMP AS time, code::VARCHAR AS code,
             coalesce({text}, {number}) AS value, {", ".join(extra)}
         FROM read_parquet(
-            {file_text(file)}, file_row_number = true, hive_partitioning = false
+            {sql_path(file)}, file_row_number = true, hive_partitioning = false
         )
         """
     )

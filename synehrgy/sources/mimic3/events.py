@@ -10,10 +10,10 @@ from itertools import chain
 import duckdb
 import pyarrow as pa
 
-from synehrgy.sources.database import sql_text
 from synehrgy.sources.mimic3.cleaning import CLEANING, DUPLICATES
 from synehrgy.sources.mimic3.resources import ItemSet, Profile
-from synehrgy.sources.mimic3.tables import COLUMNS, RawTable, blame
+from synehrgy.sources.mimic3.tables import COLUMNS, RawTable
+from synehrgy.sources.reading import blame, sql_text
 
 # Rows that are cleaned and grouped at once: some 300 MB.
 BUCKET_ROWS = 2_000_000

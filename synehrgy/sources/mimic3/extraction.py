@@ -35,7 +35,6 @@ from synehrgy.sources.mimic3.resources import (
     read_labels,
     read_profile,
 )
-from synehrgy.sources.mimic3.splits import Splits
 from synehrgy.sources.mimic3.stays import (
     CODE_SYSTEMS,
     STAY_TABLES,
@@ -44,7 +43,9 @@ from synehrgy.sources.mimic3.stays import (
     load_stays,
 )
 from synehrgy.sources.mimic3.summary import ExtractionSummary
-from synehrgy.sources.mimic3.tables import find_tables, rows_read
+from synehrgy.sources.mimic3.tables import find_tables
+from synehrgy.sources.reading import rows_read
+from synehrgy.sources.splits import Splits
 
 CODE_TITLES = {"icd9_diagnosis": "ICD-9-CM diagnoses", "icd9_procedure": "ICD-9-CM procedures"}
 
@@ -133,7 +134,7 @@ def extract(
         for table in event_tables:
             with watched(connection, table.upper(), progress):
                 load_charted(connection, tables[table], series)
-            summary.rows[table] = rows_read(tables[table], query_profile)
+            summary.rows[table] = rows_read(tables[table].file, query_profile)
         _assign_splits(connection, splits)
         for first, last in tqdm(
             buckets(connection), desc="Writing", unit="bucket", disable=not progress

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
+from synehrgy.sources.database import count_rows
 from synehrgy.sources.mimic3.resources import LabelDefinition
-from synehrgy.sources.mimic3.tables import RawTable, blame
+from synehrgy.sources.mimic3.tables import RawTable
+from synehrgy.sources.reading import blame
 
 STAY_TABLES = (
     "patients",
@@ -84,10 +86,10 @@ def load_stays(
         with blame(tables[name].file):
             connection.execute(f"CREATE TABLE {name} AS FROM {tables[name].sql}")
     dropped = {}
-    listed = left = _count(connection, "icustays")
+    listed = left = count_rows(connection, "icustays")
     for name, (reason, sql) in STEPS.items():
         connection.execute(f"CREATE TABLE {name} AS {sql}")
-        dropped[reason] = left - _count(connection, name)
+        dropped[reason] = left - count_rows(connection, name)
         left -= dropped[reason]
     connection.execute(f"CREATE TABLE stays AS {STAYS}")
     return listed, dropped
@@ -161,8 +163,3 @@ def load_labels(
         for label in labels
         if label.ccs is not None
     }
-
-
-def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
-    return int(count)

@@ -1,24 +1,18 @@
 """The raw tables: where they are, which columns are read, and what is wrong with them."""
 
-import csv
-import gzip
-import json
-import re
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pyarrow.parquet as pq
 
 from synehrgy.errors import UserError, nearest
-from synehrgy.sources.database import file_text, first_line, identifier, sql_text
-
-# In the order of preference: where a table has several forms, Parquet is the fastest to read.
-SUFFIXES = (".parquet", ".csv", ".csv.gz")
+from synehrgy.sources.reading import (
+    SUFFIXES,
+    csv_header,
+    identifier,
+    parquet_columns,
+    sql_path,
+    sql_text,
+)
 
 # Types are declared, never guessed: a code such as 0389 is text, however its column looks.
 _EVENT = {
@@ -65,13 +59,6 @@ COLUMNS = {
 
 # Numbers would have lost what text tells: leading zeros of codes, "9" being more than "10".
 _AS_TEXT = ("value", "icd9_code")
-
-# DuckDB before version 2 takes a gzip file that was cut off for a whole one, so the file is read
-# through first. Version 2 is for Python 3.11 and later.
-_TAKES_CUT_FILES = int(duckdb.__version__.split(".")[0]) < 2
-
-_MEANING = {"BIGINT": "a whole number", "DOUBLE": "a number", "TIMESTAMP": "a date and time"}
-_REPAIR = "Restore the file from its source, checking its checksum, and run again."
 
 
 @dataclass(frozen=True)
@@ -142,7 +129,7 @@ def find_tables(
 
 def _open(name: str, file: Path, needed: dict[str, str]) -> RawTable:
     parquet = file.suffix.lower() == ".parquet"
-    types = _parquet_columns(file) if parquet else dict.fromkeys(_csv_header(file), "VARCHAR")
+    types = parquet_columns(file) if parquet else dict.fromkeys(csv_header(file), "VARCHAR")
     columns = {column.lower(): column for column in types}
     for column, kind in needed.items():
         if column not in columns:
@@ -161,82 +148,10 @@ def _open(name: str, file: Path, needed: dict[str, str]) -> RawTable:
             f"CAST({identifier(columns[column])} AS {kind}) AS {column}"
             for column, kind in needed.items()
         )
-        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({file_text(file)}))")
+        return RawTable(name, file, f"(SELECT {selected} FROM read_parquet({sql_path(file)}))")
     declared = ", ".join(
         f"{sql_text(column)}: '{needed.get(column, 'VARCHAR')}'" for column in columns
     )
     options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"'"
-    source = f"read_csv({file_text(file)}, {options}, columns = {{{declared}}})"
+    source = f"read_csv({sql_path(file)}, {options}, columns = {{{declared}}})"
     return RawTable(name, file, f"(SELECT {', '.join(needed)} FROM {source})")
-
-
-def _csv_header(file: Path) -> list[str]:
-    opened = gzip.open if file.suffix.lower() == ".gz" else open
-    try:
-        with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
-            header = next(csv.reader(lines), [])
-        if opened is gzip.open and _TAKES_CUT_FILES:
-            with gzip.open(file) as content:
-                while content.read(1 << 20):
-                    pass
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read: {error}. {_REPAIR}") from None
-    if not header:
-        raise UserError(f"{file} is empty. {_REPAIR}")
-    return header
-
-
-def _parquet_columns(file: Path) -> dict[str, str]:
-    try:
-        rows = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet({file_text(file)})").fetchall()
-    except duckdb.Error as error:
-        raise UserError(f"{file} cannot be read: {first_line(error)}. {_REPAIR}") from None
-    return {row[0]: row[1] for row in rows}
-
-
-def rows_read(table: RawTable, profile: Path) -> int:
-    """Rows of a raw table that a query read, from DuckDB's profile of the query."""
-    if table.file.suffix.lower() == ".parquet":
-        return int(pq.read_metadata(table.file).num_rows)
-    return _rows_from_csv(json.loads(profile.read_text(encoding="utf-8")))
-
-
-def _rows_from_csv(profile: Any) -> int:
-    """Rows that came out of the CSV reader, in the tree of a query's operators."""
-    if isinstance(profile, list):
-        return sum(map(_rows_from_csv, profile))
-    if not isinstance(profile, dict):
-        return 0
-    if profile.get("extra_info", {}).get("Function") == "READ_CSV":
-        # The first name is DuckDB 2's, the second that of the versions before.
-        return int(profile.get("intermediate_rows") or profile.get("operator_cardinality", 0))
-    return sum(map(_rows_from_csv, profile.values()))
-
-
-@contextmanager
-def blame(file: Path) -> Iterator[None]:
-    """Turn an error of a query that reads ``file`` into one that names the file and the line."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise
-    except duckdb.Error as error:
-        # A full disk is no fault of this file either, though it is found out while it is read.
-        if "No space left" in str(error):
-            raise
-        raise UserError(f"{file}{_complaint(str(error))}. {_REPAIR}") from None
-
-
-def _complaint(message: str) -> str:
-    """The line and the reason in one of DuckDB's messages about a file."""
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    where = f", line {line[1]}" if line else ""
-    if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        return f"{where}: expected {fields[1]} fields, found {fields[2]}"
-    if text := re.search(r'column "(\w+)". Could not convert string "(.*)" to \'(\w+)\'', message):
-        meaning = _MEANING.get(text[3], text[3])
-        return f"{where}: column {text[1].upper()}: {text[2]!r} is not {meaning}"
-    for reason in ("unterminated quote", "not utf-8", "Maximum line size"):
-        if reason.lower() in message.lower():
-            return f"{where}: {reason}"
-    return f"{where}: {first_line(message)}"

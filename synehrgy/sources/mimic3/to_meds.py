@@ -20,11 +20,12 @@ from synehrgy import __version__
 from synehrgy.cohort.meds import CODES, ETL_NAME, MEDS_VERSION, SPLIT_NAMES, SPLITS, coded
 from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_json
-from synehrgy.sources.database import database, file_text, sql_text, watched
+from synehrgy.sources.database import database, watched
 from synehrgy.sources.marks import MARK_FILE, is_simulated
 from synehrgy.sources.mimic3.meds_events import COLUMNS, EVENTS, NEEDED, OPTIONAL, Event
-from synehrgy.sources.mimic3.splits import Splits
-from synehrgy.sources.mimic3.tables import RawTable, blame, find_tables
+from synehrgy.sources.mimic3.tables import RawTable, find_tables
+from synehrgy.sources.reading import blame, sql_path, sql_text
+from synehrgy.sources.splits import Splits
 
 DATA = pa.schema(
     [
@@ -258,7 +259,7 @@ def _write_shard(
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     staged = sorted(work.glob(f"staged/*/*/shard={number}"))
-    listed = ", ".join(file_text(path) for part in staged for path in sorted(part.iterdir()))
+    listed = ", ".join(sql_path(path) for part in staged for path in sorted(part.iterdir()))
     names = ", ".join(DATA.names)
     # Whatever the order in which threads wrote them, the order of events is the same.
     rows = connection.sql(
