@@ -47,6 +47,8 @@ EXAMPLES = {
     "preprocess": [
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
         "python preprocess.py data=mimic3_demo data.raw_dir=/path/to/mimic-iii-demo",
+        "python preprocess.py data=mimic4 data.raw_dir=/path/to/mimic-iv",
+        "python preprocess.py data=eicu data.raw_dir=/path/to/eicu",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",

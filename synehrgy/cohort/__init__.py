@@ -27,7 +27,7 @@ from synehrgy.cohort.schema import (
     Schema,
     Variable,
 )
-from synehrgy.cohort.tables import Cohort
+from synehrgy.cohort.tables import Cohort, defines
 
 # Each writes a cohort folder to another folder and returns the files written.
 EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
@@ -47,6 +47,7 @@ __all__ = [
     "Schema",
     "Variable",
     "check_benchmark",
+    "defines",
     "export_benchmark",
     "export_csv",
     "export_meds",

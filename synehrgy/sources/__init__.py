@@ -4,10 +4,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
+
+if TYPE_CHECKING:
+    from synehrgy.sources.extraction import Hospital
 
 
 def make_cohort(
@@ -31,7 +35,7 @@ def make_cohort(
     Raises:
         UserError: no folder of raw files given, or files that cannot be used.
     """
-    from synehrgy.sources.mimic3 import extract
+    from synehrgy.sources.extraction import extract
 
     if data.raw_dir is None:
         raise UserError(
@@ -44,6 +48,7 @@ def make_cohort(
         simulate(data.raw_dir, **asdict(data.simulation))
     split_dir = None if data.split_dir is None else Path(data.split_dir)
     summary = extract(
+        _hospital(data.source),
         Path(data.raw_dir),
         Path(data.path),
         name=data.name,
@@ -55,6 +60,16 @@ def make_cohort(
         complete=complete,
     )
     return str(summary)
+
+
+def _hospital(source: str) -> "Hospital":
+    """The database that the raw files of a source are of."""
+    from synehrgy.sources.eicu import EICU
+    from synehrgy.sources.mimic3 import MIMIC3
+    from synehrgy.sources.mimic4 import MIMIC4
+
+    # Simulated files have the form of MIMIC-III.
+    return {"mimic3": MIMIC3, "simulated": MIMIC3, "mimic4": MIMIC4, "eicu": EICU}[source]
 
 
 def refuse_other_cohort(config: PreprocessConfig) -> None:
