@@ -1,6 +1,6 @@
 """What distinguishes one database of intensive care from another, for the extraction."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from synehrgy.sources.extraction.resources import Profile, read_profile
 from synehrgy.sources.extraction.tables import Release
@@ -45,7 +45,7 @@ class Hospital:
     code_systems: dict[str, str]
     codes: str
     diagnoses: str
-    events: dict[str, str] = field(default_factory=dict)
+    events: dict[str, str]
 
     def profile(self, name: str) -> Profile:
         """The series of a profile with this database's items."""

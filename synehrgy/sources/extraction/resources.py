@@ -6,6 +6,7 @@ make them up, each database says in ``items.yaml`` of its own resources.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -179,6 +180,7 @@ def read_icd10_categories() -> dict[int, list[str]]:
     return dict(_read(_SHARED, "ccs_icd10.yaml"))
 
 
+@cache
 def _read(package: str, name: str) -> Any:
     text = (files(package) / "resources" / name).read_text(encoding="utf-8")
     return yaml.safe_load(text)

@@ -78,7 +78,7 @@ def load_labels(
     }
     for system in (system for system in hospital.code_systems if system in listed):
         by_category: dict[int, list[str]] = {}
-        for code, category in zip(listed[system], _categories(system, listed[system]), strict=True):
+        for code, category in zip(listed[system], categories(system, listed[system]), strict=True):
             if category is not None:
                 by_category.setdefault(category, []).append(code)
         for label in labels:
@@ -117,7 +117,7 @@ def _create_phenotypes(
     connection.unregister("meanings")
 
 
-def _categories(system: str, codes: list[str]) -> list[int | None]:
+def categories(system: str, codes: list[str]) -> list[int | None]:
     """The CCS category of each diagnosis; of ICD-10 codes, only those that labels stand for."""
     if system.startswith("icd10"):
         category_of = {
