@@ -55,8 +55,8 @@ STAYS = """
         ) AS INTEGER) AS place,
         subject_id, patientunitstayid AS stay_id, patienthealthsystemstayid AS hadm_id,
         patientunitstayid AS timeline, CAST(NULL AS BIGINT) AS admission,
-        0.0 AS starts, unitdischargeoffset * 60.0 AS ends,
-        unitdischargeoffset * 60.0 / 3600 AS los_hours, age,
+        0 AS starts, CAST(unitdischargeoffset AS DOUBLE) * 60 AS ends,
+        ends / 3600 AS los_hours, age,
         CASE gender WHEN 'Female' THEN 'F' WHEN 'Male' THEN 'M' END AS gender,
         CAST(hospitaldischargestatus = 'Expired' AS TINYINT) AS in_hospital_mortality
     FROM known
@@ -90,7 +90,7 @@ CODES = f"""
 
 CHARTED = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
-        {item} AS item, {offset} * 60.0 AS time,
+        {item} AS item, CAST({offset} AS DOUBLE) * 60 AS time,
         rtrim({value}, ' %') AS value,
         CASE WHEN ends_with(trim({value}), '%') THEN '%' END AS unit
     FROM {table}
@@ -98,7 +98,7 @@ CHARTED = """
 
 LABS = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
-        labname AS item, labresultoffset * 60.0 AS time,
+        labname AS item, CAST(labresultoffset AS DOUBLE) * 60 AS time,
         CAST(labresult AS VARCHAR) AS value, labmeasurenamesystem AS unit
     FROM {table}
 """
@@ -107,7 +107,8 @@ LABS = """
 # hour, so that the first row of every hour is taken, too.
 VITALS = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
-        item, observationoffset * 60.0 AS time, CAST(value AS VARCHAR) AS value, NULL AS unit
+        item, CAST(observationoffset AS DOUBLE) * 60 AS time,
+        CAST(value AS VARCHAR) AS value, NULL AS unit
     FROM (
         UNPIVOT (FROM {{table}} WHERE {rows})
         ON COLUMNS(* EXCLUDE (patientunitstayid, observationoffset)) INTO NAME item VALUE value
