@@ -17,8 +17,8 @@ import pytest
 from synehrgy.cohort import read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
-from synehrgy.sources.extraction.splits import Splits
 from synehrgy.sources.mimic3 import extract
+from synehrgy.sources.splits import Splits
 from tests.sources.raw_database import (
     Database,
     admission,

@@ -92,14 +92,14 @@ CHARTED = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
         {item} AS item, CAST({offset} AS DOUBLE) * 60 AS time,
         rtrim({value}, ' %') AS value,
-        CASE WHEN ends_with(trim({value}), '%') THEN '%' END AS unit
+        CASE WHEN ends_with(trim({value}), '%') THEN '%' END AS valueuom
     FROM {table}
 """
 
 LABS = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
         labname AS item, CAST(labresultoffset AS DOUBLE) * 60 AS time,
-        CAST(labresult AS VARCHAR) AS value, labmeasurenamesystem AS unit
+        CAST(labresult AS VARCHAR) AS value, labmeasurenamesystem AS valueuom
     FROM {table}
 """
 
@@ -108,7 +108,7 @@ LABS = """
 VITALS = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
         item, CAST(observationoffset AS DOUBLE) * 60 AS time,
-        CAST(value AS VARCHAR) AS value, NULL AS unit
+        CAST(value AS VARCHAR) AS value, NULL AS valueuom
     FROM (
         UNPIVOT (FROM {{table}} WHERE {rows})
         ON COLUMNS(* EXCLUDE (patientunitstayid, observationoffset)) INTO NAME item VALUE value

@@ -1,8 +1,9 @@
 """How the raw text of a measurement becomes a number: one SQL expression for each rule.
 
-The expressions read ``value`` (text), ``parsed`` (the same as a finite number, or null), ``unit``
-(as charted, or null), ``item_unit`` (of the item, where it is not that of the series, or null) and
-``position`` (of the level the text spells, or null). Null means that the text cannot be read.
+The expressions read ``value`` (text), ``parsed`` (the same as a finite number, or null),
+``valueuom`` (unit as charted, or null), ``item_unit`` (of the item, where it is not that of the
+series, or null) and ``position`` (of the level the text spells, or null). Null means that the text
+cannot be read.
 """
 
 from synehrgy.sources.database import sql_text
@@ -43,7 +44,7 @@ def _is_other(conversion: Conversion, read: str) -> str:
     if conversion.stated:
         # The charted unit knows better than the item.
         endings = " ".join(
-            f"WHEN ends_with(lower(trim(unit)), {sql_text(ending)})"
+            f"WHEN ends_with(lower(trim(valueuom)), {sql_text(ending)})"
             f" THEN {str(name == conversion.unit).lower()}"
             for name, ending in conversion.endings
         )
@@ -52,7 +53,7 @@ def _is_other(conversion: Conversion, read: str) -> str:
     condition = f"({' OR '.join(reasons)})"
     if conversion.unless:
         text = sql_text(f"%{conversion.unless}%")
-        condition += f" AND NOT coalesce(unit ILIKE {text}, false)"
+        condition += f" AND NOT coalesce(valueuom ILIKE {text}, false)"
     return condition
 
 

@@ -22,21 +22,20 @@ BUCKET_ROWS = 2_000_000
 def load_item_sets(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
     """Create the tables ``variables``, ``levels``, ``items`` and ``charted``, the last empty.
 
-    A variable's number is its place in alphabetical order, which is the order of measurements; that
-    of a raw table is its place in ``profile.tables``.
+    A variable's number is its place in alphabetical order, which is the order of measurements.
     """
     numbered = list(enumerate(profile.item_sets))
     _create(
         connection,
         "variables",
-        {"variable": pa.uint8(), "name": pa.string(), "kind": pa.string()},
+        {"variable": pa.uint16(), "name": pa.string(), "kind": pa.string()},
         [(number, item_set.name, item_set.kind) for number, item_set in numbered],
     )
     _create(
         connection,
         "levels",
         {
-            "variable": pa.uint8(),
+            "variable": pa.uint16(),
             "position": pa.float64(),
             "level": pa.string(),
             "spelling": pa.string(),
@@ -50,8 +49,7 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, profile: Profile) -> N
     )
     items = [
         (
-            item,
-            profile.tables.index(table),
+            profile.numbers(table)[item],
             number,
             # Items of the first choice, then the others; one choice if none is preferred.
             int(bool(item_set.preferred) and item not in item_set.preferred),
@@ -62,14 +60,12 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, profile: Profile) -> N
         for table, labels in item_set.items.items()
         for item in labels
     ]
-    are_numbers = all(isinstance(item, int) for item, *_ in items)
     _create(
         connection,
         "items",
         {
-            "item": pa.int64() if are_numbers else pa.string(),
-            "source": pa.uint8(),
-            "variable": pa.uint8(),
+            "itemid": pa.int64(),
+            "variable": pa.uint16(),
             "choice": pa.uint8(),
             "item_unit": pa.string(),
             "lowest": pa.float64(),
@@ -78,11 +74,10 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, profile: Profile) -> N
         items,
     )
     connection.execute(
-        f"""
+        """
         CREATE TABLE charted (
-            timeline BIGINT, admission BIGINT, stay_id BIGINT, source UTINYINT,
-            item {"BIGINT" if are_numbers else "VARCHAR"},
-            time DOUBLE, value VARCHAR, unit VARCHAR
+            timeline BIGINT, admission BIGINT, stay_id BIGINT, itemid BIGINT,
+            time DOUBLE, value VARCHAR, valueuom VARCHAR
         )
         """
     )
@@ -99,16 +94,16 @@ def load_charted(
     Raises:
         UserError: a row that cannot be read.
     """
-    items = [item for s in profile.item_sets for item in s.items.get(table.name, ())]
+    numbers = profile.numbers(table.name)
+    items = _tuple([*numbers])
     empty = ", ".join(map(sql_text, ["", *profile.empty]))
     events = hospital.events[table.name].format(table=table.sql)
     with blame(table.file):
         connection.execute(
             f"""
             INSERT INTO charted
-            SELECT timeline, admission, stay_id, {profile.tables.index(table.name)},
-                item, time, value, unit
-            FROM ({events}) WHERE item IN {_tuple(items)} AND value NOT IN ({empty})
+            SELECT timeline, admission, stay_id, {_number("item", numbers)}, time, value, valueuom
+            FROM ({events}) WHERE item IN {items} AND value NOT IN ({empty})
             """
         )
 
@@ -132,6 +127,24 @@ def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
     ).fetchall()
 
 
+# Rows of admissions that have a stay, but those that name another stay; each at its time in every
+# stay of its timeline that it falls into. The parameters are the first and the last patient.
+TIMED = """
+    WITH here AS (SELECT * FROM stays WHERE subject_id BETWEEN ? AND ?),
+    admitted AS (
+        SELECT timeline, here.stay_id AS own_stay, itemid, time, value, valueuom
+        FROM charted JOIN here USING (timeline)
+        WHERE charted.admission IS NOT DISTINCT FROM here.admission
+            AND coalesce(charted.stay_id, here.stay_id) = here.stay_id
+    )
+    SELECT place, (time - starts) / 3600 AS hours,
+        own_stay = stay_id OR time BETWEEN starts AND ends AS belongs,
+        itemid, value, valueuom
+    FROM admitted JOIN here USING (timeline)
+    WHERE hours >= 0 AND hours <= los_hours
+"""
+
+
 def load_events(
     connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet], first: int, last: int
 ) -> None:
@@ -146,25 +159,12 @@ def load_events(
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE events AS
-        WITH here AS (SELECT * FROM stays WHERE subject_id BETWEEN ? AND ?),
-        admitted AS (
-            SELECT timeline, here.stay_id AS own_stay, source, item, time, value, unit
-            FROM charted JOIN here USING (timeline)
-            WHERE charted.admission IS NOT DISTINCT FROM here.admission
-                AND coalesce(charted.stay_id, here.stay_id) = here.stay_id
-        ),
-        timed AS (
-            SELECT place, (time - starts) / 3600 AS hours,
-                own_stay = stay_id OR time BETWEEN starts AND ends AS belongs,
-                source, item, value, unit
-            FROM admitted JOIN here USING (timeline)
-            WHERE hours >= 0 AND hours <= los_hours
-        ),
+        WITH timed AS ({TIMED}),
         parsed AS (
-            SELECT timed.*, items.* EXCLUDE (source, item), position,
+            SELECT timed.*, items.* EXCLUDE (itemid), position,
                 CASE WHEN isfinite(TRY_CAST(value AS DOUBLE)) THEN TRY_CAST(value AS DOUBLE) END
                     AS parsed
-            FROM timed JOIN items USING (source, item) LEFT JOIN levels ON
+            FROM timed JOIN items USING (itemid) LEFT JOIN levels ON
                 levels.variable = items.variable
                 AND spelling = regexp_replace(lower(trim(value)), '\\.0*$', '')
         ),
@@ -221,6 +221,14 @@ def _by_rule(rules: Sequence[str]) -> str:
         numbers.setdefault(rule, []).append(number)
     cases = (f"WHEN variable IN {_tuple(of)} THEN {rule}" for rule, of in numbers.items())
     return f"CASE {' '.join(cases)} END"
+
+
+def _number(item: str, numbers: dict[Item, int]) -> str:
+    """The number of an item: a number is its own, names have consecutive ones."""
+    if all(isinstance(known, int) for known in numbers):
+        return item
+    names = ", ".join(map(sql_text, numbers))
+    return f"{min(numbers.values()) - 1} + list_position([{names}], {item})"
 
 
 def _tuple(values: Sequence[Item]) -> str:

@@ -31,8 +31,8 @@ class Hospital:
             table ``codes`` is there.
         events: by raw event table, the query of its events: ``timeline``, ``admission`` and
             ``stay_id`` (as in the stays; an event without ``stay_id`` is of the stay of its
-            admission), ``item``, ``time`` in seconds, ``value`` as text and ``unit`` as charted.
-            ``{table}`` is the raw table.
+            admission), ``item``, ``time`` in seconds, ``value`` as text and ``valueuom``, its unit
+            as charted. ``{table}`` is the raw table.
     """
 
     name: str

@@ -30,11 +30,11 @@ from synehrgy.sources.extraction.events import (
 )
 from synehrgy.sources.extraction.hospital import Hospital
 from synehrgy.sources.extraction.resources import ItemSet, LabelDefinition, read_labels
-from synehrgy.sources.extraction.splits import Splits
 from synehrgy.sources.extraction.stays import load_codes, load_labels, load_stays
 from synehrgy.sources.extraction.summary import ExtractionSummary
 from synehrgy.sources.extraction.tables import find_tables, rows_read
 from synehrgy.sources.marks import is_simulated
+from synehrgy.sources.splits import Splits
 
 
 def extract(

@@ -90,6 +90,18 @@ class Profile:
         """The raw tables that have an item of a series."""
         return sorted({table for item_set in self.item_sets for table in item_set.items})
 
+    def items(self, table: str) -> list[Item]:
+        """The items of the series in a raw table."""
+        return [item for item_set in self.item_sets for item in item_set.items.get(table, ())]
+
+    def numbers(self, table: str) -> dict[Item, int]:
+        """The number of each of these items: its own, or where it is a name one given here."""
+        first = sum(len(self.items(before)) for before in self.tables if before < table) + 1
+        return {
+            item: item if isinstance(item, int) else number
+            for number, item in enumerate(self.items(table), start=first)
+        }
+
 
 @dataclass(frozen=True)
 class LabelDefinition:

@@ -60,7 +60,7 @@ CODES = """
 
 EVENTS = """
     SELECT subject_id AS timeline, hadm_id AS admission, {stay} AS stay_id,
-        itemid AS item, epoch(charttime) AS time, value, valueuom AS unit
+        itemid AS item, epoch(charttime) AS time, value, valueuom
     FROM {table}
 """
 

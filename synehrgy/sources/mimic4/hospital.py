@@ -65,7 +65,7 @@ DIAGNOSES = """
 
 CHARTED = """
     SELECT subject_id AS timeline, hadm_id AS admission, stay_id,
-        itemid AS item, epoch(charttime) AS time, value, valueuom AS unit
+        itemid AS item, epoch(charttime) AS time, value, valueuom
     FROM {table}
 """
 
@@ -73,7 +73,7 @@ CHARTED = """
 LABS = """
     SELECT subject_id AS timeline, hadm_id AS admission, NULL AS stay_id,
         itemid AS item, epoch(charttime) AS time,
-        CASE WHEN trim(value) = '___' THEN valuenum ELSE value END AS value, valueuom AS unit
+        CASE WHEN trim(value) = '___' THEN valuenum ELSE value END AS value, valueuom
     FROM {table}
 """
 
