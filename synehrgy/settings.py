@@ -216,7 +216,7 @@ class DataSettings:
     source: str = setting(
         MISSING,
         "how its raw files are read; cohort: it is one already, as of another hospital",
-        choices=("mimic3", "simulated", "tables", "meds", "cohort"),
+        choices=("mimic3", "mimic4", "eicu", "simulated", "tables", "meds", "cohort"),
         by_group=True,
     )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)

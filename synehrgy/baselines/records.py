@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from synehrgy.cohort import Cohort, Schema
+from synehrgy.cohort import Cohort, Schema, defines
 
 FIRST_ID = 1
 
@@ -127,8 +127,7 @@ def labels_of_codes(schema: Schema, stays: pd.DataFrame, codes: pd.DataFrame) ->
     found = stays.copy()
     for label in schema.labels:
         if label.system is not None:
-            has = (codes["system"] == label.system) & codes["code"].isin(label.codes)
             says = np.zeros(len(found), dtype=np.int8)
-            says[codes.loc[has, "stay"].to_numpy(np.int64)] = 1
+            says[codes.loc[defines(label, codes), "stay"].to_numpy(np.int64)] = 1
             found[label.column] = says
     return found

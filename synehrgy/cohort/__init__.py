@@ -29,7 +29,7 @@ from synehrgy.cohort.schema import (
     Schema,
     Variable,
 )
-from synehrgy.cohort.tables import Cohort
+from synehrgy.cohort.tables import Cohort, defines
 
 # Each writes a cohort folder to another folder and returns the files written.
 EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
@@ -52,6 +52,7 @@ __all__ = [
     "Variable",
     "check_benchmark",
     "check_cohort",
+    "defines",
     "export_benchmark",
     "export_csv",
     "export_meds",

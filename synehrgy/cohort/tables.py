@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from synehrgy.cohort.schema import SPLITS, Schema
+from synehrgy.cohort.schema import SPLITS, Label, Schema
 from synehrgy.errors import UserError, nearest
 
 _INT = pd.Int64Dtype()
@@ -21,6 +21,14 @@ DICTIONARY_COLUMNS = {
     "codes": ["system", "code"],
     "measurements": ["variable", "level"],
 }
+
+
+def defines(label: Label, codes: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of a table of codes (``system``, ``code``) define a label."""
+    found = pd.Series(False, index=codes.index)
+    for system, defining in label.definition.items():
+        found |= (codes["system"] == system) & codes["code"].isin(defining)
+    return found
 
 
 def arrow_schema(table: str, schema: Schema) -> pa.Schema:

@@ -173,7 +173,9 @@ def labels_of(patients: Patients) -> tuple[Flags, Flags]:
     words = pd.Index(patients.coded["code"].unique())
     defines = np.zeros((len(words), len(labels)), dtype=np.float32)
     for i, label in enumerate(labels):
-        found = words.get_indexer(pd.Index([f"{label.system}:{code}" for code in label.codes]))
+        defining = label.definition.items()
+        named = [f"{system}:{code}" for system, codes in defining for code in codes]
+        found = words.get_indexer(pd.Index(named))
         defines[found[found >= 0], i] = 1.0
     stated = patients.stays[[label.column for label in labels]].to_numpy() == 1
     return stated, patients.presence(words) @ defines > 0

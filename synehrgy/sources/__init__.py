@@ -4,12 +4,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import workspace
 from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
+
+if TYPE_CHECKING:
+    from synehrgy.sources.extraction import Hospital
 
 # Where those who have no raw files of a source yet get them.
 WHERE = {"mimic3": "MIMIC-III v1.4 needs credentials: https://physionet.org/content/mimiciii/1.4/"}
@@ -68,9 +71,19 @@ def make_cohort(
 
         found = extract_meds(raw_dir, path, **common, **asdict(data.meds))
         return None if found is None else str(found)
-    from synehrgy.sources.mimic3 import extract
+    from synehrgy.sources.extraction import extract
 
-    return str(extract(raw_dir, path, **common))
+    return str(extract(_hospital(data.source), raw_dir, path, **common))
+
+
+def _hospital(source: str) -> "Hospital":
+    """The database that the raw files of a source are of."""
+    from synehrgy.sources.eicu import EICU
+    from synehrgy.sources.mimic3 import MIMIC3
+    from synehrgy.sources.mimic4 import MIMIC4
+
+    # Simulated files have the form of MIMIC-III.
+    return {"mimic3": MIMIC3, "simulated": MIMIC3, "mimic4": MIMIC4, "eicu": EICU}[source]
 
 
 def refuse_other_cohort(config: PreprocessConfig) -> None:
@@ -98,13 +111,13 @@ def _raw_dir(data: DataSettings) -> str | None:
 
 def _downloaded(data: DataSettings) -> DataSettings:
     """The settings with folders in place of what is to be downloaded, once it is there."""
-    from synehrgy.sources.mimic3.tables import COLUMNS
+    from synehrgy.sources.mimic3.tables import RELEASE
     from synehrgy.sources.published import download_benchmark_lists, download_tables
 
     raw_dir, split_dir = _raw_dir(data), data.split_dir
     if data.raw_dir is None and data.url is not None:
         # The tables that are needed of each source.
-        tables = {"mimic3": COLUMNS}
+        tables = {"mimic3": RELEASE.columns}
         if data.source not in tables:
             raise UserError(f"data.url={data.url}: data.source={data.source} is not downloaded.")
         if raw_dir is None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-Row = dict[str, Any]
-Database = dict[str, list[Row]]
+from tests.sources.raw_tables import Database, Row, text_frames, write_frames
 
 INTIME = "2150-01-01 00:00:00"
 
@@ -45,7 +44,11 @@ _WHOLE = {"row_id", "subject_id", "hadm_id", "icustay_id", "itemid", "seq_num", 
     *("first_wardid", "last_wardid", "expire_flag", "warning", "error")
 }
 _TIMES = {"dob", "dod", "admittime", "dischtime", "deathtime", "intime", "outtime", "charttime"}
-_REAL = {"los", "valuenum"}
+TYPES = {
+    **dict.fromkeys(_WHOLE, "Int64"),
+    **dict.fromkeys(_TIMES, "datetime64[us]"),
+    **dict.fromkeys(("los", "valuenum"), "Float64"),
+}
 
 
 def at(hours: float) -> str:
@@ -114,37 +117,19 @@ def database(**tables: Sequence[Row]) -> Database:
 
 def frames(rows: Database) -> dict[str, pd.DataFrame]:
     """The tables as data frames of text, with all columns of the real tables; null is empty."""
-    return {
-        name: pd.DataFrame(
-            [{**row, "row_id": number} for number, row in enumerate(table)],
-            columns=COLUMNS[name].split(),
-            dtype="object",
-        ).map(lambda cell: None if pd.isna(cell) else str(cell))
+    numbered = {
+        name: [{**row, "row_id": number} for number, row in enumerate(table)]
         for name, table in rows.items()
     }
+    return text_frames(numbered, {name: names.split() for name, names in COLUMNS.items()})
 
 
 def write_database(rows: Database, folder: Path, form: str = "csv") -> Path:
     """Write a database as ``csv`` (upper case), ``csv.gz`` (lower case) or typed ``parquet``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in frames(rows).items():
-        if form == "csv":
-            frame.rename(columns=str.upper).to_csv(folder / f"{name}.csv", index=False)
-        elif form == "csv.gz":
-            frame.to_csv(folder / f"{name.lower()}.csv.gz", index=False)
-        else:
-            _typed(frame).to_parquet(folder / f"{name}.parquet", index=False)
-    return folder
-
-
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    kinds = dict.fromkeys(frame, "string")
-    kinds |= {column: "Int64" for column in _WHOLE if column in frame}
-    kinds |= {column: "Float64" for column in _REAL if column in frame}
-    numbers = [column for column in frame if column in _WHOLE | _REAL]
-    frame = frame.assign(**{column: pd.to_numeric(frame[column]) for column in numbers})
-    frame = frame.astype(kinds)
-    times = [column for column in frame if column in _TIMES]
-    return frame.assign(
-        **{column: pd.to_datetime(frame[column]).astype("datetime64[us]") for column in times}
-    )
+    found = frames(rows)
+    if form == "csv":
+        found = {name: frame.rename(columns=str.upper) for name, frame in found.items()}
+    if form == "csv.gz":
+        found = {name.lower(): frame for name, frame in found.items()}
+    return write_frames(found, folder, form, TYPES)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from synehrgy.cohort.meds_mapping import literal
 from synehrgy.errors import UserError
+from synehrgy.sources.extraction.resources import PROFILES
 from synehrgy.sources.meds.mapping import SHIPPED, find_mapping, read_mapping
 from synehrgy.sources.meds.templates import Template, first_match
-from synehrgy.sources.mimic3.resources import PROFILES
 
 _codes = st.text("ab1/*{}[]", min_size=1, max_size=6)
 

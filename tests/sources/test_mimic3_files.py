@@ -132,7 +132,7 @@ def test_the_cohort_does_not_depend_on_the_buckets(
 ) -> None:
     raw = write_database(several_patients(), tmp_path / "raw")
     extract(raw, tmp_path / "one", progress=False)
-    monkeypatch.setattr("synehrgy.sources.mimic3.events.BUCKET_ROWS", 25)
+    monkeypatch.setattr("synehrgy.sources.extraction.events.BUCKET_ROWS", 25)
     extract(raw, tmp_path / "many", progress=False)
     for table in TABLES:
         one, many = (

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,16 @@ from synehrgy.cohort import CohortWriter, Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
 from synehrgy.sources.database import database
+from synehrgy.sources.extraction.events import (
+    BUCKET_ROWS,
+    MEASUREMENTS,
+    REJECTED,
+    load_events,
+    load_item_sets,
+    load_records,
+)
+from synehrgy.sources.extraction.resources import Profile
+from synehrgy.sources.extraction.summary import ExtractionSummary
 from synehrgy.sources.marks import is_simulated
 from synehrgy.sources.meds.dataset import Dataset, open_dataset
 from synehrgy.sources.meds.joining import join_parts
@@ -40,15 +49,6 @@ from synehrgy.sources.meds.shard import (
     load_series,
     load_stays,
 )
-from synehrgy.sources.mimic3.events import (
-    BUCKET_ROWS,
-    MEASUREMENTS,
-    REJECTED,
-    load_events,
-    load_item_sets,
-    load_records,
-)
-from synehrgy.sources.mimic3.summary import ExtractionSummary
 from synehrgy.sources.reading import first_line, identifier, sql_path, sql_text
 from synehrgy.sources.splits import Splits
 
@@ -141,9 +141,7 @@ def extract_meds(
     what = find_mapping(mapping, raw_dir, profile)
     dataset.check(what.columns)
     defining = defining_codes(what, dataset)
-    schema = what.schema(
-        name, {column: list(chain(*found.values())) for column, found in defining.items()}
-    )
+    schema = what.schema(name, defining)
     if declared is not None:
         declared(schema)
     own = split_dir is not None or dataset.splits() is None
@@ -230,7 +228,7 @@ def _extract_shard(work: _Work, shard: str) -> None:
             item_sets = load_series(connection, mapping, codes)
         except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
             raise UserError(f"{file} cannot be read as MEDS: {first_line(error)}.") from None
-        load_item_sets(connection, item_sets)
+        load_item_sets(connection, Profile(item_sets, mapping.empty))
         _load_splits(connection, work)
         summary = _empty_summary(work, part)
         summary.stays_listed, summary.dropped = listed, dropped

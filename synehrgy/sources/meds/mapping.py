@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
 from synehrgy.cohort.meds import MAPPING_FILE
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import read_yaml
+from synehrgy.sources.extraction.cleaning import CLEANING, DUPLICATES
+from synehrgy.sources.extraction.resources import ItemSet, read_labels, read_profile
 from synehrgy.sources.meds.templates import Template
-from synehrgy.sources.mimic3.cleaning import CLEANING, DUPLICATES
-from synehrgy.sources.mimic3.resources import ItemSet, read_labels, read_profile
 
 SHIPPED = ("mimic3", "mimic4")
 # Hours of the units of stays.length.
@@ -206,12 +206,12 @@ class Mapping:
     splits: dict[str, str]
     text: str
 
-    def schema(self, name: str, defining: dict[str, list[str]]) -> Schema:
+    def schema(self, name: str, defining: dict[str, dict[str, list[str]]]) -> Schema:
         """The columns of the cohort.
 
         Args:
             name: of the cohort.
-            defining: codes of labels that a category defines, by their columns.
+            defining: codes that make a label 1, by its column and the code system.
         """
         return Schema(
             name=name,
@@ -237,13 +237,12 @@ class Mapping:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def _declared(rule: LabelRule, defining: dict[str, list[str]]) -> Label:
-    codes = rule.codes or defining.get(rule.label.column, [])
-    # A label has one code system: one that several define is a fact of its own.
-    if not codes or len(rule.systems) != 1:
+def _declared(rule: LabelRule, defining: dict[str, dict[str, list[str]]]) -> Label:
+    by_system = {s: codes for s, codes in defining.get(rule.label.column, {}).items() if codes}
+    if not by_system:
         return rule.label
-    label = rule.label
-    return Label(label.column, label.title, label.kind, rule.systems[0], list(codes))
+    (system, codes), *others = by_system.items()
+    return replace(rule.label, system=system, codes=codes, also=dict(others))
 
 
 def find_mapping(mapping: str | None, raw_dir: Path, profile: str) -> Mapping:
@@ -415,12 +414,12 @@ def _codes(content: dict[str, Any]) -> CodeRule:
 def _series(content: Any, profile: str) -> tuple[list[SeriesRule], list[Template], list[str]]:
     if isinstance(content, dict):
         _check_keys("series", content, ("items_of", "codes"), needed=("items_of", "codes"))
-        _check_choice("series.items_of", content["items_of"], ("mimic3",))
+        _check_choice("series.items_of", content["items_of"], SHIPPED)
         templates = [Template(text) for text in content["codes"]]
         for template in templates:
             if not {"item"} <= template.names <= {"item", "unit"}:
                 raise UserError(f"series.codes: {template.text!r} needs {{item}}.")
-        found = read_profile(profile)
+        found = read_profile(f"synehrgy.sources.{content['items_of']}", profile)
         return [SeriesRule(items) for items in found.item_sets], templates, found.empty
     return [_one_series(entry) for entry in content], [], []
 
@@ -454,10 +453,11 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
         unit=content.get("unit"),
         levels=spelt,
         clean=clean,
+        convert=(),
         duplicates=duplicates,
         items={},
         preferred=(),
-        fahrenheit=(),
+        units={},
         range=(float(lowest), float(highest)),
     )
     return SeriesRule(items, codes, exact and not continuous)

@@ -13,10 +13,10 @@ import duckdb
 import pyarrow as pa
 
 from synehrgy.cohort.meds_mapping import BIRTH, DEATH, UNKNOWN
+from synehrgy.sources.database import count_rows
+from synehrgy.sources.extraction.resources import ItemSet
 from synehrgy.sources.meds.mapping import HOURS, BirthAge, Mapping, StayRule
 from synehrgy.sources.meds.templates import Template, first_match
-from synehrgy.sources.mimic3 import events
-from synehrgy.sources.mimic3.resources import ItemSet
 from synehrgy.sources.reading import identifier, sql_path, sql_text
 
 _TEXT = "VARCHAR"
@@ -48,7 +48,20 @@ TIMED = {
         FROM charted JOIN stays USING (subject_id)
         WHERE subject_id BETWEEN ? AND ? AND icustay_id = stay_id AND hours >= 0
     """,
-    "admission": events.TIMED,
+    # Those of the admission that do not name another stay, at their time in every stay of the
+    # patient that they fall into, as of raw tables.
+    "admission": f"""
+        WITH admitted AS (
+            SELECT subject_id, stay_id AS own_stay, itemid, charttime, value, valueuom
+            FROM charted JOIN stays USING (subject_id, hadm_id)
+            WHERE subject_id BETWEEN ? AND ? AND coalesce(icustay_id, stay_id) = stay_id
+        )
+        SELECT place, {_HOURS} AS hours,
+            own_stay = stay_id OR charttime BETWEEN intime AND outtime AS belongs,
+            itemid, value, valueuom
+        FROM admitted JOIN stays USING (subject_id)
+        WHERE hours >= 0 AND hours <= los_hours
+    """,
     "time": f"""
         SELECT place, {_HOURS} AS hours, true AS belongs, itemid, value, valueuom
         FROM charted JOIN stays USING (subject_id)
@@ -172,11 +185,11 @@ def load_stays(
             f" WHERE mark = '{mark}' GROUP BY subject_id"
         )
     dropped = {}
-    listed = left = _count(connection, "found")
+    listed = left = count_rows(connection, "found")
     before = "found"
     for name, reason, sql in _steps(mapping):
         connection.execute(f"CREATE TABLE {name} AS {sql.format(before=before)}")
-        count = _count(connection, name)
+        count = count_rows(connection, name)
         if reason is not None:
             dropped[reason] = left - count
         left, before = count, name
@@ -481,8 +494,3 @@ def _create(
         connection.register("rows_of_table", table)
         connection.execute(f"INSERT INTO {name} FROM rows_of_table")
         connection.unregister("rows_of_table")
-
-
-def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
-    return int(count)

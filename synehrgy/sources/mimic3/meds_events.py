@@ -8,6 +8,8 @@ MIMIC-III does not say when they were known, which in newer ones is that of ``LA
 
 from dataclasses import dataclass
 
+from synehrgy.sources.extraction import Release
+
 # Types are declared as in tables.py.
 _ITEM = {"subject_id": "BIGINT", "hadm_id": "BIGINT", "itemid": "BIGINT", "charttime": "TIMESTAMP"}
 _VALUE = {"value": "VARCHAR", "valuenum": "DOUBLE", "valueuom": "VARCHAR"}
@@ -78,6 +80,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 NEEDED = ("patients", "admissions")
 OPTIONAL = tuple(name for name in COLUMNS if name not in NEEDED)
+RELEASE = Release("MIMIC-III", "v1.4", COLUMNS, text=("value", "icd9_code"))
 
 
 @dataclass(frozen=True)

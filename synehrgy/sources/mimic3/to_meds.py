@@ -21,9 +21,9 @@ from synehrgy.cohort.meds import CODES, ETL_NAME, MEDS_VERSION, SPLIT_NAMES, SPL
 from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_json
 from synehrgy.sources.database import database, watched
+from synehrgy.sources.extraction.tables import RawTable, find_tables
 from synehrgy.sources.marks import MARK_FILE, is_simulated
-from synehrgy.sources.mimic3.meds_events import COLUMNS, EVENTS, NEEDED, OPTIONAL, Event
-from synehrgy.sources.mimic3.tables import RawTable, find_tables
+from synehrgy.sources.mimic3.meds_events import EVENTS, NEEDED, OPTIONAL, RELEASE, Event
 from synehrgy.sources.reading import blame, sql_path, sql_text
 from synehrgy.sources.splits import Splits
 
@@ -96,7 +96,7 @@ def to_meds(
     if patients_per_shard < 1:
         raise UserError(f"{patients_per_shard} patients per shard: it must be at least 1.")
     splits = Splits(Path(split_dir) if split_dir is not None else None)
-    tables = find_tables(raw_dir, NEEDED, COLUMNS, OPTIONAL)
+    tables = find_tables(RELEASE, raw_dir, NEEDED, OPTIONAL)
     work = folder.with_name(f"{folder.name}.partial")
     _begin(work, tables, split_dir, patients_per_shard)
     with database(work, memory_limit, threads) as (connection, _):

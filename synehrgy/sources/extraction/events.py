@@ -5,26 +5,26 @@ These are then cleaned and grouped a bucket of patients at a time.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import duckdb
 import pyarrow as pa
 
-from synehrgy.sources.mimic3.cleaning import CLEANING, DUPLICATES
-from synehrgy.sources.mimic3.resources import ItemSet, Profile
-from synehrgy.sources.mimic3.tables import COLUMNS, RawTable
+from synehrgy.sources.extraction.cleaning import DUPLICATES, cleaned
+from synehrgy.sources.extraction.hospital import Hospital
+from synehrgy.sources.extraction.resources import Item, ItemSet, Profile
+from synehrgy.sources.extraction.tables import RawTable
 from synehrgy.sources.reading import blame, sql_text
 
 # Rows that are cleaned and grouped at once: some 300 MB.
 BUCKET_ROWS = 2_000_000
 
 
-def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[ItemSet]) -> None:
+def load_item_sets(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
     """Create the tables ``variables``, ``levels`` and ``items``.
 
     A variable's number is its place in alphabetical order, which is the order of measurements.
     """
-    numbered = list(enumerate(item_sets))
+    numbered = list(enumerate(profile.item_sets))
     _create(
         connection,
         "variables",
@@ -47,6 +47,19 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[It
             for spelling in spellings
         ],
     )
+    items = [
+        (
+            profile.numbers(table)[item],
+            number,
+            # Items of the first choice, then the others; one choice if none is preferred.
+            int(bool(item_set.preferred) and item not in item_set.preferred),
+            item_set.units.get(item),
+            *item_set.range,
+        )
+        for number, item_set in numbered
+        for table, labels in item_set.items.items()
+        for item in labels
+    ]
     _create(
         connection,
         "items",
@@ -54,26 +67,29 @@ def load_item_sets(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[It
             "itemid": pa.int64(),
             "variable": pa.uint16(),
             "choice": pa.uint8(),
-            "fahrenheit": pa.bool_(),
+            "item_unit": pa.string(),
             "lowest": pa.float64(),
             "highest": pa.float64(),
         },
-        [
-            (
-                item,
-                number,
-                # Items of the first choice, then the others; one choice if none is preferred.
-                int(bool(item_set.preferred) and item not in item_set.preferred),
-                item in item_set.fahrenheit,
-                *item_set.range,
-            )
-            for number, item_set in numbered
-            for item in chain.from_iterable(item_set.items.values())
-        ],
+        items,
     )
 
 
-def load_charted(connection: duckdb.DuckDBPyConnection, table: RawTable, profile: Profile) -> None:
+def create_charted(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the table ``charted`` of the rows of the profile's items, empty."""
+    connection.execute(
+        """
+        CREATE TABLE charted (
+            timeline BIGINT, admission BIGINT, stay_id BIGINT, itemid BIGINT,
+            time DOUBLE, value VARCHAR, valueuom VARCHAR
+        )
+        """
+    )
+
+
+def load_charted(
+    connection: duckdb.DuckDBPyConnection, hospital: Hospital, table: RawTable, profile: Profile
+) -> None:
     """Read a raw event table and add the rows of the profile's items to ``charted``.
 
     Nothing is joined here: DuckDB keeps the rows that go through a join in memory, and these are
@@ -82,23 +98,16 @@ def load_charted(connection: duckdb.DuckDBPyConnection, table: RawTable, profile
     Raises:
         UserError: a row that cannot be read.
     """
-    items = [item for s in profile.item_sets for item in s.items.get(table.name, ())]
+    numbers = profile.numbers(table.name)
+    items = _tuple([*numbers])
     empty = ", ".join(map(sql_text, ["", *profile.empty]))
-    stay = "icustay_id" if "icustay_id" in COLUMNS[table.name] else "NULL"
-    connection.execute(
-        """
-        CREATE TABLE IF NOT EXISTS charted (
-            subject_id BIGINT, hadm_id BIGINT, icustay_id BIGINT, itemid BIGINT,
-            charttime TIMESTAMP, value VARCHAR, valueuom VARCHAR
-        )
-        """
-    )
+    events = hospital.events[table.name].format(table=table.sql)
     with blame(table.file):
         connection.execute(
             f"""
             INSERT INTO charted
-            SELECT subject_id, hadm_id, {stay}, itemid, charttime, value, valueuom
-            FROM {table.sql} WHERE itemid IN {_tuple(items)} AND value NOT IN ({empty})
+            SELECT timeline, admission, stay_id, {_number("item", numbers)}, time, value, valueuom
+            FROM ({events}) WHERE item IN {items} AND value NOT IN ({empty})
             """
         )
 
@@ -107,10 +116,14 @@ def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
     """First and last subject of consecutive buckets of patients, some BUCKET_ROWS rows each."""
     return connection.execute(
         """
-        WITH patients AS (SELECT subject_id, count(*) AS n FROM charted GROUP BY subject_id),
+        WITH lines AS (SELECT timeline, count(*) AS n FROM charted GROUP BY timeline),
+        patients AS (
+            SELECT subject_id, sum(n) AS n
+            FROM (SELECT DISTINCT subject_id, timeline FROM stays) JOIN lines USING (timeline)
+            GROUP BY subject_id
+        ),
         filled AS (
-            SELECT subject_id, (sum(n) OVER (ORDER BY subject_id) - n) // ? AS bucket
-            FROM patients WHERE subject_id IN (SELECT subject_id FROM stays)
+            SELECT subject_id, (sum(n) OVER (ORDER BY subject_id) - n) // ? AS bucket FROM patients
         )
         SELECT min(subject_id), max(subject_id) FROM filled GROUP BY bucket ORDER BY bucket
         """,
@@ -119,17 +132,19 @@ def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 
 
 # Rows of admissions that have a stay, but those that name another stay; each at its time in every
-# stay of the patient that it falls into.
+# stay of its timeline that it falls into. The parameters are the first and the last patient.
 TIMED = """
-    WITH admitted AS (
-        SELECT subject_id, stay_id AS own_stay, itemid, charttime, value, valueuom
-        FROM charted JOIN stays USING (subject_id, hadm_id)
-        WHERE subject_id BETWEEN ? AND ? AND coalesce(icustay_id, stay_id) = stay_id
+    WITH here AS (SELECT * FROM stays WHERE subject_id BETWEEN ? AND ?),
+    admitted AS (
+        SELECT timeline, here.stay_id AS own_stay, itemid, time, value, valueuom
+        FROM charted JOIN here USING (timeline)
+        WHERE charted.admission IS NOT DISTINCT FROM here.admission
+            AND coalesce(charted.stay_id, here.stay_id) = here.stay_id
     )
-    SELECT place, (epoch(charttime) - epoch(intime)) / 3600 AS hours,
-        own_stay = stay_id OR charttime BETWEEN intime AND outtime AS belongs,
+    SELECT place, (time - starts) / 3600 AS hours,
+        own_stay = stay_id OR time BETWEEN starts AND ends AS belongs,
         itemid, value, valueuom
-    FROM admitted JOIN stays USING (subject_id)
+    FROM admitted JOIN here USING (timeline)
     WHERE hours >= 0 AND hours <= los_hours
 """
 
@@ -162,7 +177,7 @@ def load_events(
                 levels.variable = items.variable
                 AND spelling = regexp_replace(lower(trim(value)), '\\.0*$', '')
         ),
-        cleaned AS (SELECT *, {_by_rule("clean", CLEANING, item_sets)} AS number FROM parsed)
+        cleaned AS (SELECT *, {_by_rule(list(map(cleaned, item_sets)))} AS number FROM parsed)
         SELECT place, hours, variable, choice, belongs,
             CASE WHEN number BETWEEN lowest AND highest THEN number END AS number,
             CASE WHEN variable IN {_tuple(texts)} THEN value END AS text,
@@ -188,7 +203,7 @@ def load_records(connection: duckdb.DuckDBPyConnection, item_sets: Sequence[Item
         CREATE OR REPLACE TEMP TABLE records AS
         WITH per_choice AS (
             SELECT place, hours, variable, choice, bool_or(belongs) AS belongs,
-                {_by_rule("duplicates", DUPLICATES, item_sets)} AS number
+                {_by_rule([DUPLICATES[item_set.duplicates] for item_set in item_sets])} AS number
             FROM events GROUP BY place, hours, variable, choice
         )
         SELECT place, hours, variable, arg_min(number, choice) AS number
@@ -208,17 +223,26 @@ MEASUREMENTS = """
 """
 
 
-def _by_rule(attribute: str, rules: dict[str, str], item_sets: Sequence[ItemSet]) -> str:
-    """A CASE over ``variable`` of the SQL of the rule that each item set names."""
+def _by_rule(rules: Sequence[str]) -> str:
+    """A CASE over ``variable`` of the SQL of each variable's rule."""
     numbers: dict[str, list[int]] = {}
-    for number, item_set in enumerate(item_sets):
-        numbers.setdefault(getattr(item_set, attribute), []).append(number)
-    cases = [f"WHEN variable IN {_tuple(of)} THEN {rules[rule]}" for rule, of in numbers.items()]
+    for number, rule in enumerate(rules):
+        numbers.setdefault(rule, []).append(number)
+    cases = [f"WHEN variable IN {_tuple(of)} THEN {rule}" for rule, of in numbers.items()]
     return f"CASE {' '.join(cases)} END" if cases else "NULL::DOUBLE"
 
 
-def _tuple(numbers: Sequence[int]) -> str:
-    return f"({', '.join(map(str, numbers)) or 'NULL'})"
+def _number(item: str, numbers: dict[Item, int]) -> str:
+    """The number of an item: a number is its own, names have consecutive ones."""
+    if all(isinstance(known, int) for known in numbers):
+        return item
+    names = ", ".join(map(sql_text, numbers))
+    return f"{min(numbers.values()) - 1} + list_position([{names}], {item})"
+
+
+def _tuple(values: Sequence[Item]) -> str:
+    written = (str(v) if isinstance(v, int) else sql_text(v) for v in values)
+    return f"({', '.join(written) or 'NULL'})"
 
 
 def _create(
