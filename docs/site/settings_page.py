@@ -19,20 +19,25 @@ from synehrgy.settings import CONFIGS, walk  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "reference" / "settings.md"
 
-HEAD = """# All settings
+HEAD = (
+    "# All settings\n\n"
+    "<!-- Written by docs/site/settings_page.py from synehrgy/settings.py: change it there. -->\n\n"
+    "Every key of every command, with its default, what it may be, and what it means; `--help` of "
+    "a command prints the same. Keys are given as `key=value` on the command line. A misspelt key, "
+    "a value of the wrong type or out of range is refused with the nearest valid name. Lists are "
+    "written `'[a,b]'` and mappings `'{name: value}'`, in quotes because of the shell; `null` is "
+    "nothing.\n\n"
+    "How to use them: [training](../training.md), [generating](../generation.md), "
+    "[tokens](../tokens.md), [evaluation](../evaluation.md), "
+    "[other generators](../comparison.md).\n"
+)
 
-<!-- Written by docs/site/settings_page.py from synehrgy/settings.py: change it there. -->
-
-Every key of every command, with its default, what it may be, and what it means; `--help` of a command prints the same. Keys are given as `key=value` on the command line. A misspelt key, a value of the wrong type or out of range is refused with the nearest valid name. Lists are written `'[a,b]'` and mappings `'{name: value}'`, in quotes because of the shell; `null` is nothing.
-
-How to use them: [training](../training.md), [generating](../generation.md), [tokens](../tokens.md), [evaluation](../evaluation.md), [other generators](../comparison.md).
-"""
-
-GROUP_TEXT = """
-## Files of groups
-
-`data=<name>` and `model=<name>` choose a file in `configs/`, which sets several keys at once. What is given on the command line goes before it. A file of one's own beside them is found by its name.
-"""
+GROUP_TEXT = (
+    "\n## Files of groups\n\n"
+    "`data=<name>` and `model=<name>` choose a file in `configs/`, which sets several keys at "
+    "once. What is given on the command line goes before it. A file of one's own beside them is "
+    "found by its name.\n"
+)
 
 
 def page() -> str:

@@ -1,0 +1,369 @@
+"""Everything that the documentation tells people to type is understood, and run.
+
+A command that is new in any page is run here, in a small world in which everything that pages name
+is at its place. Another test may run it instead, and what no test can run is listed with its
+reason; it is still taken apart as the program would.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from torch.distributed.run import get_args_parser as torchrun_parser
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+import tests.cli
+from synehrgy import commands
+from synehrgy.cli import MODULES, compose, help_text
+from synehrgy.files import REPOSITORY
+from tests.cli.test_road import raw_patients
+from tests.cohorts import small_cohort, write
+from tests.docs.pages import PAGES, TYPED, Typed, typed
+from tests.sources.raw_database import write_database
+
+COMMANDS = [item for item in TYPED if item.kind == "command"]
+SCRIPTS = {"preprocess": "preprocess.py", "train": "train.py"}
+SCRIPTS |= {"generate": "generate.py", "evaluate": "evaluate.py"}
+NAMES = {program: name for name, program in {**SCRIPTS, **MODULES}.items()}
+
+# What no test runs. Each is taken apart all the same.
+NOT_RUN = {
+    r"make ": "installs; its commands are taken from the Makefile and understood",
+    r"pip install": "installs",
+    r"(git clone|source) ": "a checkout and its environment",
+    r"torchrun ": "several GPUs; tests/training/test_parallel.py has several processes",
+    r"python -m benchmarks\.": "minutes to hours; the tests of each room run its parts",
+    r"python train.py --multirun": "several runs; tests/cli/test_road.py runs a sweep",
+    r".* preset=all": "trains eight shadow models",
+    r".* \.\.\.$": "a part of a command",
+    r".* --(help|cfg)": "tests/cli/test_road.py prints both",
+    r"python (-m )?[\w.]+$": "the name of a program",
+}
+# Pages whose Python needs what only other tests have.
+PYTHON_ELSEWHERE = {
+    "docs/generation.md": ("tests/cli/test_docs.py", "generation.md"),
+    "docs/comparison.md": ("tests/cli/test_comparison_docs.py", "comparison.md"),
+    "docs/metrics/report.md": ("tests/evaluation/test_report.py", "write_report("),
+}
+
+
+def run_elsewhere() -> dict[str, set[str]]:
+    """Commands by page that other tests run: those that have a PAGE and its COMMANDS."""
+    found: dict[str, set[str]] = {}
+    for module in pkgutil.iter_modules(tests.cli.__path__):
+        text = (REPOSITORY / "tests" / "cli" / f"{module.name}.py").read_text(encoding="utf-8")
+        if re.search(r"(?m)^PAGE = ", text):
+            here = importlib.import_module(f"tests.cli.{module.name}")
+            page = here.PAGE.relative_to(REPOSITORY).as_posix()
+            found[page] = {" ".join(command) for command in here.COMMANDS}
+    return found
+
+
+ELSEWHERE = run_elsewhere()
+
+
+def is_run_elsewhere(item: Typed) -> bool:
+    bare = re.sub(r"^python (-m )?", "", item.text)
+    return bare in ELSEWHERE.get(item.page, set())
+
+
+def why_not_run(text: str) -> str | None:
+    return next((why for start, why in NOT_RUN.items() if re.match(start, text)), None)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a command, with something for each ``<place>`` to fill in."""
+    text = re.sub(r"<(\w+)\|[^<>]*>", r"\1", text)
+    text = re.sub(r"<([^<>]+)>", lambda found: found[1].replace(" ", "-"), text)
+    return shlex.split(text.removesuffix(" ..."))
+
+
+class Understood(Exception):
+    """The program took its arguments."""
+
+
+def parse(module: str, arguments: list[str]) -> None:
+    """Let a module with argparse parse its command line, and do nothing."""
+    has_main = (REPOSITORY / module.replace(".", "/") / "__main__.py").exists()
+    program = importlib.import_module(f"{module}.__main__" if has_main else module)
+    whole = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, args=None, namespace=None):
+        whole(self, args, namespace)
+        raise Understood
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        patch.setattr(sys, "argv", [module, *arguments])
+        with pytest.raises(Understood):
+            program.main()
+
+
+def check_settings(name: str, arguments: list[str]) -> None:
+    """Compose the settings of a command; of a sweep, those of its first run."""
+    if "--help" in arguments:
+        assert help_text(name)
+        return
+    overrides = get_args_parser().parse_args(arguments).overrides
+    plain = []
+    for text in overrides:
+        override = OverridesParser.create().parse_override(text)
+        if override.key_or_group.startswith("hydra"):
+            group, _, choice = text.partition("=")
+            if group in ("hydra/launcher", "hydra/sweeper"):
+                assert any(choice.split("_")[0] in package for package in extras()["sweep"])
+            continue
+        if override.is_choice_sweep() or override.is_range_sweep():
+            text = f"{override.key_or_group}={next(override.sweep_string_iterator())}"
+        elif override.is_interval_sweep():
+            text = f"{override.key_or_group}={override.value().start}"
+        plain.append(text.replace("${hydra:job.num}", "0"))
+    compose(name, plain)
+
+
+def extras() -> dict[str, list[str]]:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {"": project["dependencies"], **project["optional-dependencies"]}
+
+
+def makefile() -> str:
+    return (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+
+
+def understand(text: str) -> None:
+    """Fail unless a command is one that its program takes."""
+    words = words_of(text)
+    if text.endswith(" ...") and words[0] != "torchrun":
+        assert (REPOSITORY / words[1]).exists() or importlib.util.find_spec(words[2])
+        return
+    match words:
+        case ["make", *targets]:
+            assert all(re.search(rf"(?m)^{target}:", makefile()) for target in targets)
+        case ["pip", "install", "-r", file]:
+            assert (REPOSITORY / file).exists()
+        case ["pip", "install", "--no-deps", "-e", "."]:
+            pass
+        case ["pip", "install", *packages]:
+            known = {re.split(r"[\[<>=]", one)[0] for some in extras().values() for one in some}
+            assert set(packages) <= known
+        case ["git", "clone", _, "&&", "cd", _] | ["source", ".venv/bin/activate"]:
+            pass
+        case ["torchrun", option]:
+            assert option in torchrun_parser().format_help()
+        case ["torchrun", *arguments]:
+            options = torchrun_parser().parse_args(arguments)
+            if not text.endswith(" ..."):
+                check_settings(NAMES[options.training_script], options.training_script_args)
+        case ["python", "-m", module]:
+            assert importlib.util.find_spec(module)
+        case ["python", script]:
+            assert (REPOSITORY / script).exists()
+        case ["python", "-m", module, *arguments]:
+            if f"-m {module}" in NAMES:
+                check_settings(NAMES[f"-m {module}"], arguments)
+            else:
+                parse(module, arguments)
+        case ["python", script, *arguments]:
+            check_settings(NAMES[script], arguments)
+        case _:
+            pytest.fail(f"Nobody knows how to check {text!r}: add it to tests/docs.")
+
+
+@pytest.mark.parametrize("text", sorted({item.text for item in COMMANDS}))
+def test_commands_are_understood(text):
+    understand(text)
+
+
+def test_make_demo_is_understood():
+    recipe = makefile().split("\ndemo: ")[1].split("\n\n")[0]
+    found = re.findall(r"\$\(BIN\)/(python .*)", recipe)
+    assert len(found) == 5
+    for text in found:
+        understand(text)
+
+
+def test_what_is_not_run_is_there():
+    for start in NOT_RUN:
+        assert any(re.match(start, item.text) for item in COMMANDS), start
+    for page, (module, word) in PYTHON_ELSEWHERE.items():
+        assert any(item.page == page and item.kind == "python" for item in TYPED)
+        assert word in (REPOSITORY / module).read_text(encoding="utf-8")
+    assert {"docs/generation.md", "docs/comparison.md"} <= set(ELSEWHERE)
+
+
+# The small world.
+
+SMALL = {
+    "preprocess": ["preprocess.threads=1"],
+    "train": [
+        *("train.epochs=1", "model.n_layer=1", "model.n_embd=32", "hparams.max_tokens=4096"),
+        *("device=cpu", "wandb.mode=disabled", "overwrite=True"),
+    ],
+    "generate": ["n_samples=4", "device=cpu", "overwrite=True"],
+    "evaluate": ["preset=quick"],
+}
+FEWER = [
+    (r"\b(n_patients=|n-patients )\d+", r"\g<1>80"),
+    (r"\b(n_resample=|generate\()\d+", r"\g<1>4"),
+    (r"--processes \d+", "--processes 1"),
+    (r'(preset="quick")', r'\1, metrics=["codes", "consistency"]'),
+]
+PLACES = {
+    "/path/to/mimic-iii-demo": "raw",
+    "/path/to/mimic-iii": "raw",
+    "/path/to/splits": "splits",
+    "/path/to/real/cohort": "data/processed/simulated",
+    "/path/to/cohort": "data/synthetic/demo",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Raw tables, cohorts, a run and its patients under every name that a page has for them."""
+    world = tmp_path_factory.mktemp("world")
+    write_database(raw_patients(), world / "raw")
+    (world / "splits").mkdir()
+    for name, first in (("testset", 1), ("valset", 11)):
+        lines = "".join(f"{subject},1\n" for subject in range(first, first + 10))
+        (world / "splits" / f"{name}.csv").write_text(lines)
+    real = small_cohort(120)
+    # Stays that go on after the first day.
+    real.measurements["hours"] *= 10
+    real.stays["los_hours"] += 50
+    write(real, world / "real")
+    places = [f"data.path={world / 'real'}", f"paths.saved_models={world / 'models'}"]
+    commands.train(compose("train", ["run_name=run", *places, *SMALL["train"]]))
+    write(small_cohort(80, seed=1), world / "synthetic")
+    return world
+
+
+def is_of_futures(name: str) -> bool:
+    return bool(re.fullmatch(r".*-\d+h", name))
+
+
+@pytest.fixture
+def here(world, tmp_path, monkeypatch):
+    """A working directory of one page."""
+    words = {word for item in COMMANDS for word in words_of(item.text)}
+    words |= set(re.findall(r"data/[\w/-]+", " ".join(item.text for item in TYPED)))
+    values = dict.fromkeys(("data", "model", "use_pretrained"), frozenset())
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in values:
+            values[key] |= {value.strip('"')}
+    cohorts = {f"data/processed/{name}" for name in values["data"]}
+    cohorts |= {word for word in words if re.fullmatch(r"data/processed/[\w-]+", word)}
+    # Those that a page leaves to the reader.
+    cohorts |= {word.split("=")[-1] for word in words if re.search("cohort|hospital", word)}
+    for folder in cohorts:
+        if not folder.startswith("/") and not (tmp_path / folder).exists():
+            shutil.copytree(world / "real", tmp_path / folder)
+    for run in {"run", *values["model"], *values["use_pretrained"]}:
+        shutil.copytree(world / "models" / "run", tmp_path / "saved_models" / run)
+        if not is_of_futures(run):
+            shutil.copytree(world / "synthetic", tmp_path / "data" / "synthetic" / run)
+    for folder in ("raw", "splits"):
+        (tmp_path / folder).symlink_to(world / folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_command(text: str, here) -> None:
+    for place, folder in PLACES.items():
+        text = text.replace(place, folder)
+    for pattern, less in FEWER:
+        text = re.sub(pattern, less, text)
+    words = words_of(text)
+    module = words[2] if words[1] == "-m" else None
+    if module is not None:
+        main = importlib.import_module(f"{module}.__main__").main
+        assert main(words[3:]) in (0, None), text
+        return
+    name, arguments = NAMES[words[1]], words[2:]
+    given = dict(argument.split("=", 1) for argument in arguments)
+    folders = {"saved_models": "saved_models", "synthetic": "data/synthetic", "results": "Results"}
+    more = [f"paths.{key}={here / folder}" for key, folder in folders.items()]
+    data = given.get("data", "mimic3")
+    if name in ("preprocess", "train") and "data.path" not in given:
+        more.append(f"data.path={here / 'data' / 'processed' / data}")
+    if name == "preprocess" and data == "simulated":
+        more.append(f"data.raw_dir={here / 'data' / 'raw' / 'simulated'}")
+    if name == "preprocess" and data != "cohort":
+        # It makes the cohort anew, of files that the one at its place was not made of.
+        shutil.rmtree(given.get("data.path", here / "data" / "processed" / data))
+    if name == "evaluate" and not is_of_futures(given.get("model", "")):
+        more.append("metrics=[structure]")
+    outcome = getattr(commands, name)(compose(name, [*arguments, *SMALL[name], *more]))
+    assert "Next: " in outcome.line, text
+
+
+def frames_of_a_hospital() -> dict[str, pd.DataFrame]:
+    """What ``docs/getting-started.md`` writes as a cohort."""
+    subjects = range(6)
+    splits = ["train", "train", "train", "val", "test", "test"]
+    stays = pd.DataFrame({"subject_id": subjects, "stay_id": subjects, "split": splits})
+    stays = stays.assign(hadm_id=None, stay_index=0, ward="A", los_hours=5.0)
+    codes = pd.DataFrame(columns=["stay_id", "position", "system", "code"])
+    rows = {"stay_id": subjects, "hours": 1.0, "variable": "Heart rate", "value": 80.0}
+    return {"stays": stays, "codes": codes, "measurements": pd.DataFrame(rows).assign(level=None)}
+
+
+def to_run(page: str) -> list[Typed]:
+    return [
+        item
+        for item in TYPED
+        if item.page == page
+        and not (item.kind == "command" and (is_run_elsewhere(item) or why_not_run(item.text)))
+        and not (item.kind == "python" and page in PYTHON_ELSEWHERE)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)])
+def test_what_a_page_says_runs(page, here, monkeypatch):
+    monkeypatch.setitem(os.environ, "WANDB_MODE", "disabled")
+    names = {}
+    if page == "docs/getting-started.md":
+        names = frames_of_a_hospital()
+    for item in to_run(page):
+        if item.kind == "command":
+            run_command(item.text, here)
+            continue
+        block = item.text
+        for pattern, less in FEWER:
+            block = re.sub(pattern, less, block)
+        if "CohortWriter(" in block:
+            shutil.rmtree(here / "data" / "processed" / "my-hospital")
+        exec(block, names)
+
+
+def test_a_new_command_cannot_hide(tmp_path):
+    """Fenced or indented, with a prompt or continued, or inside a sentence."""
+    text = (
+        "# A page\n    python train.py run_name=a\n\n"
+        "```bash\n$ python train.py \\\n    run_name=b\n```\n\n"
+        "Then `torchrun train.py\nrun_name=c`.\n"
+        "```python\nx = 1\n```\n"
+    )
+    found = [(item.kind, " ".join(item.text.split())) for item in typed("page", text)]
+    assert found == [
+        ("command", "python train.py run_name=a"),
+        ("command", "python train.py run_name=b"),
+        ("command", "torchrun train.py run_name=c"),
+        ("python", "x = 1"),
+    ]
+    with pytest.raises(BaseException, match="no setting"):
+        understand("python train.py run_nam=a")
