@@ -210,15 +210,16 @@ def test_what_is_not_run_is_there():
 SMALL = {
     "preprocess": ["preprocess.threads=1"],
     "train": [
-        *("train.epochs=1", "model.n_layer=1", "model.n_embd=32", "hparams.max_tokens=4096"),
+        *("train.epochs=1", "model.n_layer=1", "model.n_embd=32", "hparams.n_ctx=512"),
         *("device=cpu", "wandb.mode=disabled", "overwrite=True"),
     ],
-    "generate": ["n_samples=4", "device=cpu", "overwrite=True"],
+    "generate": ["n_samples=4", "max_segments=1", "device=cpu", "overwrite=True"],
     "evaluate": ["preset=quick"],
 }
 FEWER = [
     (r"\b(n_patients=|n-patients )\d+", r"\g<1>80"),
-    (r"\b(n_resample=|generate\()\d+", r"\g<1>4"),
+    (r"\bn_resample=\d+", "n_resample=4"),
+    (r"\.generate\(\d+, (.*)\)", r".generate(4, \1, max_segments=1)"),
     (r"--processes \d+", "--processes 1"),
     (r'(preset="quick")', r'\1, metrics=["codes", "consistency"]'),
 ]
@@ -259,20 +260,15 @@ def is_of_futures(name: str) -> bool:
 def here(world, tmp_path, monkeypatch):
     """A working directory of one page."""
     words = {word for item in COMMANDS for word in words_of(item.text)}
-    words |= set(re.findall(r"data/[\w/-]+", " ".join(item.text for item in TYPED)))
-    values = dict.fromkeys(("data", "model", "use_pretrained"), frozenset())
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in values:
-            values[key] |= {value.strip('"')}
-    cohorts = {f"data/processed/{name}" for name in values["data"]}
-    cohorts |= {word for word in words if re.fullmatch(r"data/processed/[\w-]+", word)}
-    # Those that a page leaves to the reader.
-    cohorts |= {word.split("=")[-1] for word in words if re.search("cohort|hospital", word)}
+    given = [word.partition("=")[::2] for word in words]
+    cohorts = {f"data/processed/{value}" for key, value in given if key == "data"}
+    cohorts |= {value for key, value in given if key in ("data.path", "oracle", "real")}
+    cohorts |= {word for word, _ in given if re.search(r"^data/processed/|(^|-)cohort", word)}
     for folder in cohorts:
-        if not folder.startswith("/") and not (tmp_path / folder).exists():
+        if not folder.startswith("/"):
             shutil.copytree(world / "real", tmp_path / folder)
-    for run in {"run", *values["model"], *values["use_pretrained"]}:
+    runs = {value.strip('"') for key, value in given if key in ("model", "use_pretrained")}
+    for run in {"run", *runs}:
         shutil.copytree(world / "models" / "run", tmp_path / "saved_models" / run)
         if not is_of_futures(run):
             shutil.copytree(world / "synthetic", tmp_path / "data" / "synthetic" / run)
