@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -113,21 +114,36 @@ def test_every_metric_and_generator_has_its_place():
     assert [name for name in baselines() if f"`{name}`" not in PAGES["docs/comparison.md"]] == []
 
 
-# The list of settings.
-
-
-def settings_page():
-    spec = importlib.util.spec_from_file_location(
-        "settings_page", DOCS / "site" / "settings_page.py"
-    )
+def module_of_the_site(name: str):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "site" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.page()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "becomes"),
+    [
+        ("meds.md", "[it](../README.md#try-it)", "[it](index.md)"),
+        ("metrics/codes.md", "[it](../../README.md)", "[it](../index.md)"),
+        ("metrics/codes.md", "[training](../training.md)", "[training](../training.md)"),
+        ("meds.md", "[the rules](../synehrgy/a.yaml)", "the rules (`synehrgy/a.yaml`)"),
+        ("meds.md", "[`synehrgy/a.yaml`](../synehrgy/a.yaml)", "`synehrgy/a.yaml`"),
+    ],
+)
+def test_links_out_of_the_documentation(page, link, becomes):
+    """As GitHub has the file and the site has not."""
+    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    found = module_of_the_site("links").on_page_markdown(f"See {link}.", page=place, config=None)
+    assert found == f"See {becomes}."
+
+
+# The list of settings.
 
 
 def test_the_page_of_settings_is_that_of_the_code():
     """If not: ``python docs/site/settings_page.py``."""
-    assert PAGES["docs/reference/settings.md"] == settings_page()
+    assert PAGES["docs/reference/settings.md"] == module_of_the_site("settings_page").page()
 
 
 def test_the_page_of_settings_has_every_key_with_its_meaning():
