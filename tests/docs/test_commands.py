@@ -53,32 +53,40 @@ NOT_RUN = {
     r".* --(help|cfg)": "tests/cli/test_road.py prints both",
     r"python (-m )?[\w.]+$": "the name of a program",
 }
-# Pages whose Python needs what only other tests have.
-PYTHON_ELSEWHERE = {
-    "docs/generation.md": ("tests/cli/test_docs.py", "generation.md"),
-    "docs/comparison.md": ("tests/cli/test_comparison_docs.py", "comparison.md"),
-    "docs/metrics/report.md": ("tests/evaluation/test_report.py", "write_report("),
-}
+# A page whose Python is run by a test of what it is about.
+PYTHON_ELSEWHERE = {"docs/metrics/report.md": ("tests/evaluation/test_report.py", "write_report(")}
 
 
-def run_elsewhere() -> dict[str, set[str]]:
-    """Commands by page that other tests run: those that have a PAGE and its COMMANDS."""
+def run_elsewhere() -> tuple[dict[str, set[str]], set[str]]:
+    """Commands by page that other tests run, and pages whose Python they run.
+
+    These tests are modules of tests/cli that have a PAGE and its COMMANDS.
+    """
     found: dict[str, set[str]] = {}
+    python = set(PYTHON_ELSEWHERE)
     for module in pkgutil.iter_modules(tests.cli.__path__):
         text = (REPOSITORY / "tests" / "cli" / f"{module.name}.py").read_text(encoding="utf-8")
         if re.search(r"(?m)^PAGE = ", text):
             here = importlib.import_module(f"tests.cli.{module.name}")
             page = here.PAGE.relative_to(REPOSITORY).as_posix()
-            found[page] = {" ".join(command) for command in here.COMMANDS}
-    return found
+            found[page] = {bare(" ".join(command)) for command in here.COMMANDS}
+            if "```python" in text:
+                python.add(page)
+    return found, python
 
 
-ELSEWHERE = run_elsewhere()
+def bare(text: str) -> str:
+    """A command without what the tests leave out of it."""
+    return re.sub(r"^(?:python (?:-m )?)?(\w+)\.py ", r"\1 ", re.sub(r"^python -m ", "", text))
+
+
+ELSEWHERE, PYTHON_RUN_ELSEWHERE = run_elsewhere()
 
 
 def is_run_elsewhere(item: Typed) -> bool:
-    bare = re.sub(r"^python (-m )?", "", item.text)
-    return bare in ELSEWHERE.get(item.page, set())
+    if item.kind == "python":
+        return item.page in PYTHON_RUN_ELSEWHERE
+    return bare(item.text) in ELSEWHERE.get(item.page, set())
 
 
 def why_not_run(text: str) -> str | None:
@@ -153,12 +161,10 @@ def understand(text: str) -> None:
     match words:
         case ["make", *targets]:
             assert all(re.search(rf"(?m)^{target}:", makefile()) for target in targets)
-        case ["pip", "install", "-r", file]:
-            assert (REPOSITORY / file).exists()
-        case ["pip", "install", "--no-deps", "-e", "."]:
-            pass
         case ["pip", "install", *packages]:
             known = {re.split(r"[\[<>=]", one)[0] for some in extras().values() for one in some}
+            known |= {f".[{extra}]" for extra in extras()}
+            known |= {".", "-e", "-r", "--no-deps", "requirements.txt"}
             assert set(packages) <= known
         case ["git", "clone", _, "&&", "cd", _] | ["source", ".venv/bin/activate"]:
             pass
@@ -202,7 +208,7 @@ def test_what_is_not_run_is_there():
     for page, (module, word) in PYTHON_ELSEWHERE.items():
         assert any(item.page == page and item.kind == "python" for item in TYPED)
         assert word in (REPOSITORY / module).read_text(encoding="utf-8")
-    assert {"docs/generation.md", "docs/comparison.md"} <= set(ELSEWHERE)
+    assert {"docs/generation.md", "docs/comparison.md"} <= set(ELSEWHERE) & PYTHON_RUN_ELSEWHERE
 
 
 # The small world.
@@ -296,8 +302,9 @@ def run_command(text: str, here) -> None:
     data = given.get("data", "mimic3")
     if name in ("preprocess", "train") and "data.path" not in given:
         more.append(f"data.path={here / 'data' / 'processed' / data}")
-    if name == "preprocess" and data == "simulated":
-        more.append(f"data.raw_dir={here / 'data' / 'raw' / 'simulated'}")
+    if name == "preprocess" and data != "cohort" and "data.raw_dir" not in given:
+        raw = here / "data" / "raw" / "simulated" if data == "simulated" else here / "raw"
+        more.append(f"data.raw_dir={raw}")
     if name == "preprocess" and data != "cohort":
         # It makes the cohort anew, of files that the one at its place was not made of.
         shutil.rmtree(given.get("data.path", here / "data" / "processed" / data))
@@ -323,8 +330,8 @@ def to_run(page: str) -> list[Typed]:
         item
         for item in TYPED
         if item.page == page
-        and not (item.kind == "command" and (is_run_elsewhere(item) or why_not_run(item.text)))
-        and not (item.kind == "python" and page in PYTHON_ELSEWHERE)
+        and not is_run_elsewhere(item)
+        and not (item.kind == "command" and why_not_run(item.text))
     ]
 
 
