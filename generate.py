@@ -1,7 +1,6 @@
 """A model to synthetic patients; see `python generate.py --help`."""
 
-from synehrgy.cli import run
-from synehrgy.commands import generate
+from synehrgy.programs import generate
 
 if __name__ == "__main__":
-    run("generate", generate)
+    generate()

@@ -1,7 +1,6 @@
 """Tokens to a model; see `python train.py --help`."""
 
-from synehrgy.cli import run
-from synehrgy.commands import train
+from synehrgy.programs import train
 
 if __name__ == "__main__":
-    run("train", train)
+    train()

@@ -82,6 +82,7 @@ VARIANTS = [
         {"max_segments": 1},
     ),
     Variant("segments without last values", carried=False),
+    Variant("tokens have nothing in common", {"model": {"shared": False}}),
     Variant("model=gpt", PUBLISHED_MODEL),
     Variant("codes in their order", {"train": {"code_shuffle": False}}),
     Variant("2 epochs", {"train": {"epochs": 2}}),

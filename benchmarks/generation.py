@@ -20,12 +20,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from benchmarks.machine import device_name, peak_memory_mib
 from synehrgy.device import compute_type, pick_device
+from synehrgy.export.architectures import GPT2, architecture_of
+from synehrgy.export.hf import export_hf
 from synehrgy.files import REPOSITORY, write_json
 from synehrgy.generation.sampler import Drawn, sample
 from synehrgy.model import Cache
@@ -122,49 +125,14 @@ def usual(run: Run, batch: int, fill: bool) -> dict[str, Any]:
 
 def _as_gpt2(run: Run) -> Any:
     """The same weights in GPT-2 of transformers."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    ours = run.model.config
-    kind = (ours.positions, ours.norm, ours.mlp, ours.qk_norm, ours.bias, ours.tied)
-    if kind != ("learned", "layer", "gelu", False, True, True) or ours.key_heads != ours.n_head:
+    if architecture_of(run.model.config) is not GPT2:
         sys.exit("The usual way needs a run of model=gpt, which has the shape of GPT-2.")
-    shape = GPT2Config(
-        vocab_size=ours.vocab_size,
-        n_positions=ours.n_ctx,
-        n_embd=ours.n_embd,
-        n_layer=ours.n_layer,
-        n_head=ours.n_head,
-        bos_token_id=run.tokenizer.token(START),
-        eos_token_id=run.tokenizer.token(END),
-    )
-    model = GPT2LMHeadModel(shape).eval()
-    names = {
-        "token_embedding": "transformer.wte",
-        "position_embedding": "transformer.wpe",
-        "blocks": "transformer.h",
-        "norm_attention": "ln_1",
-        "norm_mlp": "ln_2",
-        "attention.qkv": "attn.c_attn",
-        "attention.out": "attn.c_proj",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-    }
-    weights = {}
-    for name, weight in run.model.state_dict().items():
-        given = name
-        for mine, theirs in names.items():
-            name = name.replace(mine, theirs)
-        if name.startswith("norm."):
-            name = f"transformer.ln_f.{name.removeprefix('norm.')}"
-        # GPT-2 keeps the matrices of its blocks transposed.
-        transposed = weight.ndim == 2 and given.startswith("blocks")
-        weights[name] = (weight.T if transposed else weight).contiguous()
-    model.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]})
-    model.to(run.model.token_embedding.weight.device)
-    tokens = torch.arange(12, device=model.device)[None]
-    with torch.inference_mode():
-        torch.testing.assert_close(model(tokens).logits, run.model(tokens), atol=1e-3, rtol=1e-3)
-    return model
+    with TemporaryDirectory() as place:
+        export_hf(run.path, Path(place) / "model", checked=True)
+        model = GPT2LMHeadModel.from_pretrained(Path(place) / "model").eval()
+    return model.to(run.model.token_embedding.weight.device)
 
 
 def _measured(n_tokens: int, n_patients: int, seconds: float) -> dict[str, Any]:

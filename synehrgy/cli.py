@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -25,10 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synehrgy.commands import Outcome
 from synehrgy.errors import UserError, nearest
-from synehrgy.files import REPOSITORY
+from synehrgy.files import CONFIG_DIR, INSTALLED, workspace
 from synehrgy.settings import CONFIGS, check, resolve_paths, walk
-
-CONFIG_DIR = REPOSITORY / "configs"
 
 # The groups of files in configs/ that each command chooses from.
 GROUPS = {
@@ -46,7 +45,7 @@ MODULES = {"baseline": "-m synehrgy.baselines", "comparison": "-m synehrgy.compa
 EXAMPLES = {
     "preprocess": [
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
-        "python preprocess.py data=mimic3_demo data.raw_dir=/path/to/mimic-iii-demo",
+        "python preprocess.py data=mimic3_demo",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",
@@ -73,7 +72,7 @@ EXAMPLES = {
     ],
 }
 
-OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
+OmegaConf.register_new_resolver("repo", lambda path: str(workspace() / path), replace=True)
 for _command, _config in CONFIGS.items():
     ConfigStore.instance().store(name=f"{_command}_schema", node=_config)
 
@@ -101,7 +100,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def run(command: str, function: Callable[[Any], Outcome]) -> None:
-    """Run a script: compose its configuration from ``sys.argv`` and call ``function`` with it.
+    """Run a command: compose its configuration from ``sys.argv`` and call ``function`` with it.
 
     ``function`` returns the closing line, and the value that a sweep makes as small as it can.
     Errors meant for people are printed without a traceback; the exit status is then 1. Hydra's own
@@ -112,14 +111,14 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(arguments):
-            print(help_text(command))
+            print(as_called(help_text(command)))
             return
         if any(argument.startswith("-") for argument in arguments):
             _run_by_hydra(command, function, arguments)
         else:
             _close(function(compose(command, arguments)))
     except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(as_called(f"Error: {error}"))
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 
@@ -127,8 +126,16 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
 def _close(outcome: Outcome) -> float | None:
     # Of several processes under torchrun, one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(outcome.line)
+        print(as_called(outcome.line))
     return outcome.value
+
+
+def as_called(text: str) -> str:
+    """A text with the commands as one calls them: an installed package has no scripts."""
+    if not (INSTALLED or Path(sys.argv[0]).name.startswith("synehrgy-")):
+        return text
+    script = r"(?<![\w/.-])(?:python )?(preprocess|train|generate|evaluate)\.py\b"
+    return re.sub(script, r"synehrgy-\1", text)
 
 
 def _run_by_hydra(
@@ -147,9 +154,9 @@ def _run_by_hydra(
         except (UserError, OSError) as error:
             # Hydra would print a traceback of it.
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                sys.exit(f"Error: {error}")
+                sys.exit(as_called(f"Error: {error}"))
             # One bad trial does not end a sweep.
-            print(f"Error: {error}", file=sys.stderr)
+            print(as_called(f"Error: {error}"), file=sys.stderr)
             failed.append(error)
             return math.inf
 
@@ -274,18 +281,40 @@ def _mapping_overrides(
 def _parse(text: str, settings: dict[str, Field[Any]]) -> tuple[Override, str]:
     """An override as Hydra reads it, and its text, in which an unusual path is now quoted."""
     parser = OverridesParser.create()
+    key, _, value = text.partition("=")
+    is_mapping = value and _mapping_of(key.lstrip("+"), settings) is not None
     try:
-        return parser.parse_override(text), text
+        plain = f"{key}={_plain_names(key, value)}" if is_mapping else text
+        return parser.parse_override(plain), plain
     except HydraException as error:
-        key, _, value = text.partition("=")
         if not value or key not in settings or not settings[key].metadata["is_path"]:
             hint = ""
-            if " " in key and (mapping := _mapping_of(key, settings)) is not None:
-                hint = f" A name with blanks goes into braces: '{mapping}={{A name: ...}}'."
+            if (mapping := _mapping_of(key.lstrip("+"), settings)) is not None:
+                hint = (
+                    " A name with blanks, ':', '=' or ',' goes into braces and quotes: "
+                    f"\"{mapping}={{'A name': ...}}\"."
+                )
             raise UserError(f"{text!r} is not of the form key=value ({error}).{hint}") from None
     # Blanks, brackets, a leading ~: the shell knows them, Hydra's grammar does not.
     text = "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
     return parser.parse_override(text), text
+
+
+def _plain_names(key: str, value: str) -> str:
+    """A mapping with its quoted names as Hydra reads them, which knows no quotes in that place."""
+
+    def plain(found: re.Match[str]) -> str:
+        name, colon = found[2], found[3]
+        if colon is None:
+            return found[0]
+        if odd := re.search(r"[^\w\s/\\+.$%*@?|()\[\]{}:=,-]", name, re.ASCII):
+            raise UserError(
+                f"{key}: a name with {odd[0]!r}, such as {name!r}, cannot be given on the command "
+                "line. Write it into the file of settings in configs/."
+            )
+        return re.sub(r"[\s\\()\[\]{}:=,]", r"\\\g<0>", name) + colon
+
+    return re.sub(r"""(['"])(.*?)\1(\s*:)?""", plain, value)
 
 
 def _mapping_of(key: str, settings: dict[str, Field[Any]]) -> str | None:

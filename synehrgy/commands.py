@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from synehrgy.files import REPOSITORY, read_json
+from synehrgy.files import read_json, workspace
 from synehrgy.settings import (
     DEFAULT_PATHS,
     BaselineConfig,
@@ -123,10 +123,10 @@ def comparison(config: ComparisonConfig) -> Outcome:
 def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig | BaselineConfig) -> str:
     """The paths that are not where the next command looks by itself, as its overrides."""
     given = asdict(config.paths)
-    default = {key: str(REPOSITORY / path) for key, path in DEFAULT_PATHS.items()}
+    default = {key: str(workspace() / path) for key, path in DEFAULT_PATHS.items()}
     if isinstance(config, PreprocessConfig):
         given["data.path"] = config.data.path
-        default["data.path"] = str(REPOSITORY / "data" / "processed" / config.data.name)
+        default["data.path"] = str(workspace() / "data" / "processed" / config.data.name)
     return "".join(
         f" {key if '.' in key else f'paths.{key}'}={shlex.quote(path)}"
         for key, path in given.items()

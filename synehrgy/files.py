@@ -13,7 +13,19 @@ import yaml
 
 from synehrgy.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+# A wheel carries the files of settings inside the package; a checkout has them beside it.
+INSTALLED = (PACKAGE / "configs").is_dir()
+CONFIG_DIR = (PACKAGE if INSTALLED else REPOSITORY) / "configs"
+
+
+def workspace() -> Path:
+    """The folder of ``data/``, ``saved_models/`` and ``Results/``.
+
+    The repository, whatever the working directory; of an installed package the working directory.
+    """
+    return Path.cwd() if INSTALLED else REPOSITORY
 
 
 def write_text(path: Path, text: str) -> None:

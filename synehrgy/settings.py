@@ -28,6 +28,7 @@ def setting(
     alias: str | None = None,
     is_name: bool = False,
     is_path: bool = False,
+    keyword: str | None = None,
     by_group: bool = False,
     holds_rest: bool = False,
     is_text: bool = False,
@@ -35,9 +36,10 @@ def setting(
     """A field with its meaning, its allowed values and a short name for the command line.
 
     ``is_name`` marks the name of a folder, which must not lead elsewhere; ``is_path`` a path, which
-    is relative to the working directory in which the command was given, ``by_group`` one whose
-    default stands in the files of a group, ``holds_rest`` a mapping that takes the keys which its
-    group does not have, ``is_text`` texts that may look like numbers.
+    is relative to the working directory in which the command was given, ``keyword`` a word that is
+    no path all the same, ``by_group`` one whose default stands in the files of a group,
+    ``holds_rest`` a mapping that takes the keys which its group does not have, ``is_text`` texts
+    that may look like numbers.
     """
     metadata = {
         "help": help,
@@ -48,6 +50,7 @@ def setting(
         "alias": alias,
         "is_name": is_name,
         "is_path": is_path,
+        "keyword": keyword,
         "by_group": by_group,
         "holds_rest": holds_rest,
         "is_text": is_text,
@@ -202,9 +205,17 @@ class DataSettings:
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
     split_dir: str | None = setting(
         None,
-        "folder of testset.csv and valset.csv; null: split by a hash of the patient",
+        "folder of testset.csv and valset.csv; benchmark: those of mimic3-benchmarks, downloaded; "
+        "null: split by a hash of the patient",
         is_path=True,
+        keyword="benchmark",
     )
+    url: str | None = setting(
+        None,
+        "address at which the raw files are open to all: without raw_dir they are downloaded",
+        is_text=True,
+    )
+    download_dir: str | None = setting(None, "where downloaded raw files go", is_path=True)
     path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True, by_group=True)
     simulation: SimulationSettings = group(SimulationSettings)
 
@@ -257,6 +268,11 @@ class ModelSettings:
     qk_norm: bool = setting(False, "normalise queries and keys")
     bias: bool = setting(True, "biases in linear layers and norms")
     tied: bool = setting(True, "output layer with the weights of the token embedding")
+    shared: bool = setting(
+        False,
+        "tokens that are alike (bins of a series, codes of a category) share a part of their "
+        "embedding in training",
+    )
 
 
 @dataclass
@@ -428,6 +444,8 @@ class RealDataSettings:
     name: str | None = setting(None, "name of the data set", is_name=True)
     source: str | None = setting(None, "how its raw files were read; decides nothing here")
     raw_dir: str | None = setting(None, "folder of its raw files; decides nothing here")
+    url: str | None = setting(None, "where they are published; decides nothing here")
+    download_dir: str | None = setting(None, "where they were downloaded to; decides nothing here")
 
 
 @dataclass
@@ -679,7 +697,7 @@ def resolve_paths(config: Any) -> None:
         for part in groups:
             owner = getattr(owner, part)
         value = getattr(owner, name)
-        if value is not None:
+        if value is not None and value != item.metadata["keyword"]:
             # Not pathlib's, which fails for a "~name" that is nobody's home.
             home = os.path.expanduser(value)  # noqa: PTH111
             setattr(owner, name, str(Path(home).absolute()))

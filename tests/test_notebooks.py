@@ -11,6 +11,7 @@ from synehrgy.files import REPOSITORY
 from tests.baselines.fast import FAST
 
 RESULTS = REPOSITORY / "Results.ipynb"
+TUTORIAL = REPOSITORY / "Tutorial.ipynb"
 
 
 def read(path):
@@ -26,6 +27,11 @@ def run(notebook):
 def text_of(output):
     parts = [output.get("text", ""), *output.get("data", {}).values()]
     return "".join(part for part in parts if isinstance(part, str))
+
+
+def pictures(notebook):
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +57,38 @@ def test_results_run_at_a_reduced_size(executed):
     shown = "".join(text_of(o) for cell in executed.cells for o in cell.get("outputs", []))
     for name in ("synehrgy", "marginals", "bootstrap"):
         assert baselines()[name].title in shown
-    pictures = [
-        output
-        for cell in executed.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
     # Prevalence of codes, histograms of series, and the comparison as a whole.
-    assert len(pictures) >= 3
+    assert len(pictures(executed)) >= 3
 
 
-def test_results_are_committed_as_they_ran():
-    notebook = read(RESULTS)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+def test_the_tutorial_runs_at_a_reduced_size(tmp_path):
+    notebook = read(TUTORIAL)
+    cell = next(cell for cell in notebook.cells if cell.source.startswith("N_PATIENTS = "))
+    paths = {"saved_models": "models", "synthetic": "synthetic", "results": "Results"}
+    more = [f"paths.{key}={tmp_path / folder}" for key, folder in paths.items()]
+    cell.source += (
+        f'\nN_PATIENTS, EPOCHS, N_SYNTHETIC, N_FUTURES, MODEL = 250, 1, 40, 2, "gpt_tiny"'
+        f"\nFOLDER, MORE = {str(tmp_path)!r}, {more!r}"
+    )
+    run(notebook)
+    shown = "".join(text_of(o) for cell in notebook.cells for o in cell.get("outputs", []))
+    assert "all with septicemia: True" in shown
+    assert (tmp_path / "Results" / "tutorial" / "report.html").exists()
+    assert len(pictures(notebook)) >= 7
+
+
+@pytest.mark.parametrize("path", [RESULTS, TUTORIAL], ids=lambda path: path.stem)
+def test_notebooks_are_committed_as_they_ran(path):
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
         for output in cell.outputs:
             assert output.output_type != "error"
             assert not re.search(r"/(home|root|work|tmp|Users)/", text_of(output))
-    shown = "".join(text_of(output) for cell in code for output in cell.outputs)
+
+
+def test_results_are_those_of_every_generator():
+    shown = "".join(text_of(o) for cell in read(RESULTS).cells for o in cell.get("outputs", []))
     for kind in baselines().values():
         assert kind.title in shown
 

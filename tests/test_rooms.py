@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "generation": {"cohort", "tokenizer", "model", "training.checkpoint"},
     "baselines": {"cohort", "tokenizer", "training", "generation"},
     "comparison": {"cohort", "sources", "baselines", "evaluation"},
+    "export": {"cohort", "tokenizer", "model", "training.checkpoint", "comparison.headlines"},
     # One of the reference rows is a baseline.
     "evaluation": {"cohort", "tokenizer", "model", "training", "baselines.marginals"},
 }

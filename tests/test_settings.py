@@ -349,10 +349,46 @@ def test_exceptions_by_series_are_given_in_either_form():
         assert forced.preprocess.variables == {"pH": VariableSettings(n_bins=5)}
     with pytest.raises(UserError, match=r"preprocess\.variables\.pH=raw: give its settings"):
         compose("preprocess", ["preprocess.variables.pH=raw"])
-    with pytest.raises(UserError, match=r"blanks goes into braces: 'preprocess\.variables={"):
-        compose("preprocess", ["preprocess.variables.Heart Rate.n_bins=5"])
     with pytest.raises(UserError, match=r"preprocess\.variables\.pH\.bintype: .* not in"):
         compose("preprocess", ["preprocess.variables.pH.bintype=raw"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Temp: C", "a=b", "FiO2 (%), set", "x:y=z", "a.b", r"back\\slash", "[1]", "{n}", " pH "],
+)
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_any_name_of_a_series_can_be_quoted(name, quote):
+    both = f"{{{quote}{name}{quote}: {{bin_type: 'raw'}}, pH: {{n_bins: 3}}}}"
+    found = compose("preprocess", [f"preprocess.variables={both}"]).preprocess.variables
+    assert found == {name: VariableSettings(bin_type="raw"), "pH": VariableSettings(n_bins=3)}
+    edges = f"preprocess.covariate_edges={{{quote}{name}{quote}: [0.0, 1.0]}}"
+    assert compose("preprocess", [edges]).preprocess.covariate_edges == {name: [0.0, 1.0]}
+    forced = compose("preprocess", [f"++preprocess.variables={both}"]).preprocess.variables
+    assert forced == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "preprocess.variables.Heart Rate.n_bins=5",
+        "preprocess.variables.Temp:C.n_bins=5",
+        "preprocess.variables.a=b.n_bins=5",
+        "preprocess.variables={Temp: C: {n_bins: 5}}",
+        "preprocess.variables={a=b: {n_bins: 5}}",
+        "++preprocess.variables={a=b: {n_bins: 5}}",
+    ],
+)
+def test_a_name_that_needs_quotes_is_told_so(text):
+    message = refused("preprocess", text)
+    assert message.startswith(f"'{text}' is not of the form key=value")
+    assert "goes into braces and quotes: \"preprocess.variables={'A name': ...}\"." in message
+
+
+@pytest.mark.parametrize("name", ["it's", "T °C", "a;b"])
+def test_a_name_that_no_command_line_takes_is_told_so(name):
+    message = refused("preprocess", f'preprocess.variables={{"{name}": {{n_bins: 3}}}}')
+    assert f"such as {name!r}, cannot be given on the command line" in message
 
 
 def test_a_whole_mapping_replaces_the_default():

@@ -86,14 +86,16 @@ class SeriesGrid:
             zip(self.schema.variables, self.channels, strict=True)
         ):
             some = keep & (names == variable.name)
-            at = (stay[some], step[some])
-            observed[(*at, i)] = True
+            its_stay, its_step = stay[some], step[some]
+            observed[its_stay, its_step, i] = True
             if variable.kind == "continuous":
-                values[(*at, mine.start)] = self._scores(variable.name, numbers[some])
+                values[its_stay, its_step, mine.start] = self._scores(variable.name, numbers[some])
             else:
                 level = pd.Index(variable.levels).get_indexer(pd.Index(levels[some]))
                 # Time ascends within a stay: of several in a step the last stays.
-                values[(*at, mine)] = np.eye(len(variable.levels), dtype=np.float32)[level]
+                values[its_stay, its_step, mine] = np.eye(len(variable.levels), dtype=np.float32)[
+                    level
+                ]
         return values, observed
 
     def decode(

@@ -285,6 +285,9 @@ def _add_measurements(events: _Events, cohort: Cohort, admission: np.ndarray) ->
 
 
 def _add_codes(events: _Events, cohort: Cohort, end: np.ndarray) -> None:
+    if cohort.codes.empty:
+        # pandas 2 knows no index of several levels without entries.
+        return
     titles = {system.name: system.title for system in cohort.schema.code_systems}
     rows = _positions(events.stays, cohort.codes)
     which, keys = pd.MultiIndex.from_frame(cohort.codes[["system", "code"]]).factorize()

@@ -127,14 +127,30 @@ def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
     else:
         synthetic = Path(str(config.synthetic))
         name = synthetic.resolve().name
+        _expect_cohort(synthetic, "synthetic")
+    if config.oracle is not None:
+        _expect_cohort(Path(config.oracle), "oracle")
     if config.real is not None:
-        return synthetic, Path(config.real), name
+        return synthetic, _expect_cohort(Path(config.real), "real"), name
     if has_futures(synthetic):
         return synthetic, _continued(synthetic), name
     trained = Path(config.paths.saved_models) / name / "config.yaml"
     if config.run_name is None or not trained.exists():
         raise UserError("real=<folder of the real cohort> is needed to compare with.")
-    return synthetic, Path(read_yaml(trained)["data"]["path"]), name
+    real = Path(read_yaml(trained)["data"]["path"])
+    if not is_cohort(real):
+        raise UserError(
+            f"{name} was trained on {real}, where there is no cohort any more. Give "
+            "real=<folder of the real cohort>."
+        )
+    return synthetic, real, name
+
+
+def _expect_cohort(path: Path, key: str) -> Path:
+    """Refuse a folder that a setting names but that holds no cohort."""
+    if not is_cohort(path):
+        raise UserError(f"{path} is not a cohort. Give {key}=<folder of a cohort>.")
+    return path
 
 
 def _continued(futures: Path) -> Path:

@@ -147,10 +147,8 @@ class Attacked:
 
 
 def loaded(folder: Path, device: torch.device | None = None) -> Run:
-    """A trained run on a device, a GPU if there is one; random numbers of others are left alone."""
-    # A new model has random weights before it has its own.
-    with torch.random.fork_rng(devices=[]):
-        return load_run(folder, pick_device("auto") if device is None else device)
+    """A trained run on a device, a GPU if there is one."""
+    return load_run(folder, pick_device("auto") if device is None else device)
 
 
 def affordable(model: GPT, bench: Bench) -> int:

@@ -86,6 +86,14 @@ class GPTConfig:
         """Heads of keys and values."""
         return self.n_kv_head or self.n_head
 
+    @property
+    def mlp_width(self) -> int:
+        """Width of the feed-forward networks."""
+        if self.mlp == "swiglu":
+            # A third matrix for the gate, so each has two thirds of the width.
+            return round(4 * self.n_embd * 2 / 3 / 64) * 64 or 64
+        return 4 * self.n_embd
+
 
 # Prefixes are padded to a multiple of this, and batches of rows should be: matrix products of fewer
 # rows take other kernels, which round otherwise.
@@ -290,13 +298,9 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.kind = config.mlp
-        width = 4 * config.n_embd
-        if self.kind == "swiglu":
-            # A third matrix for the gate, so each has two thirds of the width.
-            width = round(width * 2 / 3 / 64) * 64 or 64
         n_up = 2 if self.kind == "swiglu" else 1
-        self.up = nn.Linear(config.n_embd, n_up * width, bias=config.bias)
-        self.down = nn.Linear(width, config.n_embd, bias=config.bias)
+        self.up = nn.Linear(config.n_embd, n_up * config.mlp_width, bias=config.bias)
+        self.down = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to the same shape."""

@@ -2,12 +2,16 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
+from synehrgy.files import workspace
 from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
+
+# Where those who have no raw files of a source yet get them.
+WHERE = {"mimic3": "MIMIC-III v1.4 needs credentials: https://physionet.org/content/mimiciii/1.4/"}
 
 
 def make_cohort(
@@ -16,7 +20,9 @@ def make_cohort(
     declared: Callable[[Schema], None] | None = None,
     complete: Callable[[Path], None] | None = None,
 ) -> str:
-    """Extract the cohort of a data set into ``data.path``; simulate its raw files first if asked.
+    """Extract the cohort of a data set into ``data.path``.
+
+    Its raw files are downloaded or simulated first, where the settings say so.
 
     Args:
         data: where it comes from and goes to.
@@ -29,14 +35,16 @@ def make_cohort(
         What was extracted, as text.
 
     Raises:
-        UserError: no folder of raw files given, or files that cannot be used.
+        UserError: no folder of raw files given, files that cannot be used or downloaded.
     """
     from synehrgy.sources.mimic3 import extract
 
+    data = _downloaded(data)
     if data.raw_dir is None:
+        where = f" {WHERE[data.source]}." if data.source in WHERE else ""
         raise UserError(
-            f"data.raw_dir=<folder of the raw files of {data.name}> is needed; "
-            f"configs/data/{data.name}.yaml says where to get them."
+            f"data.raw_dir=<folder of the raw files of {data.name}> is needed.{where} Without "
+            "them: data=mimic3_demo downloads 100 open patients, data=simulated makes some up."
         )
     if data.source == "simulated":
         from synehrgy.sources.simulator import simulate
@@ -67,11 +75,37 @@ def refuse_other_cohort(config: PreprocessConfig) -> None:
     if config.overwrite or not is_cohort(path):
         return
     made_of = read_schema(path)[1].get("config", {}).get("raw_dir")
-    if config.data.raw_dir is not None and made_of != config.data.raw_dir:
+    raw_dir = _raw_dir(config.data)
+    if raw_dir is not None and made_of != raw_dir:
         raise UserError(
-            f"{path} holds a cohort of {made_of}, not of {config.data.raw_dir}. overwrite=True "
+            f"{path} holds a cohort of {made_of}, not of {raw_dir}. overwrite=True "
             "replaces it; data.path=<folder> writes elsewhere."
         )
+
+
+def _raw_dir(data: DataSettings) -> str | None:
+    """The folder of the raw files: the one given, or that of a download."""
+    return data.download_dir if data.raw_dir is None and data.url is not None else data.raw_dir
+
+
+def _downloaded(data: DataSettings) -> DataSettings:
+    """The settings with folders in place of what is to be downloaded, once it is there."""
+    from synehrgy.sources.mimic3.tables import COLUMNS
+    from synehrgy.sources.published import download_benchmark_lists, download_tables
+
+    raw_dir, split_dir = _raw_dir(data), data.split_dir
+    if data.raw_dir is None and data.url is not None:
+        # The tables that are needed of each source.
+        tables = {"mimic3": COLUMNS}
+        if data.source not in tables:
+            raise UserError(f"data.url={data.url}: data.source={data.source} is not downloaded.")
+        if raw_dir is None:
+            raise UserError("data.download_dir=<folder> is needed for what data.url has.")
+        download_tables(data.url, Path(raw_dir), tables[data.source])
+    if split_dir == "benchmark":
+        split_dir = str(workspace() / "data" / "raw" / "mimic3-benchmarks")
+        download_benchmark_lists(Path(split_dir))
+    return replace(data, raw_dir=raw_dir, split_dir=split_dir)
 
 
 def simulated_cohort(

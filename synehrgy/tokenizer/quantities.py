@@ -6,7 +6,7 @@ quantity are numbered from 0 here; the vocabulary says where they stand.
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -123,6 +123,10 @@ class Bins:
         # Rounding must not carry a number out of its bin.
         drawn[known] = np.clip(value, low, high)
         return drawn
+
+    def without_quantiles(self) -> "Bins":
+        """The same bins, of which nothing but the edges is known."""
+        return replace(self, quantiles=[[] for _ in self.quantiles], discrete=False)
 
     @cached_property
     def _flat(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:

@@ -60,7 +60,7 @@ def tokenise(cohort_path: Path, settings: TokenSettings) -> TokenStore:
     read_schema(cohort_path)
     # Settings may come with those of another stage, which make no difference to tokens.
     settings = TokenSettings(**{f.name: getattr(settings, f.name) for f in fields(TokenSettings)})
-    fingerprint = _fingerprint(cohort_path, settings)
+    fingerprint = fingerprint_of(cohort_path, settings)
     folder = cohort_path / TOKENS_FOLDER / fingerprint[:16]
     if not _is_whole(folder, fingerprint):
         cohort = read_cohort(cohort_path)
@@ -132,7 +132,12 @@ def _rules_report(tokenizer: Tokenizer) -> Iterator[str]:
         yield f"{name} {reason}, so records are not asked for {rule} {name}"
 
 
-def _fingerprint(cohort_path: Path, settings: TokenSettings) -> str:
+def fingerprint_of(cohort_path: Path, settings: TokenSettings) -> str:
+    """What tells the tokens of a cohort from those of any other, and of other settings.
+
+    Raises:
+        UserError: a table of the cohort is missing.
+    """
     digest = hashlib.blake2b(digest_size=32)
     digest.update(json.dumps([TOKENIZER_VERSION, asdict(settings)], sort_keys=True).encode())
     digest.update(hash_of(cohort_path).encode())

@@ -186,6 +186,23 @@ class Tokenizer:
         """The same vocabulary, for a model that was trained on records of another form."""
         return replace(self, free_order=[*free_order], no_series=no_series)
 
+    def without_values(self) -> "Tokenizer":
+        """The same tokens, without the quantiles of real values inside the bins."""
+
+        def plain(numbers: dict[str, Bins | Digits]) -> dict[str, Bins | Digits]:
+            return {
+                name: one.without_quantiles() if isinstance(one, Bins) else one
+                for name, one in numbers.items()
+            }
+
+        return replace(
+            self,
+            covariate_numbers=plain(self.covariate_numbers),
+            variable_numbers=plain(self.variable_numbers),
+            gaps=self.gaps.without_quantiles(),
+            seconds=self.seconds.without_quantiles(),
+        )
+
     @cached_property
     def variables(self) -> list[str]:
         """Names of the series in the order of a timestep: categorical first, alphabetically."""

@@ -89,13 +89,12 @@ def find_run(saved_models: Path, name: str) -> Path:
     raise UserError(f"There is no trained run {name!r} in {saved_models}.{hint}")
 
 
-def load_run(folder: Path, device: torch.device) -> Run:
-    """Read a trained run from its folder alone.
+def load_shape(folder: Path) -> GPTConfig:
+    """Read the shape of the model in a folder.
 
     Raises:
-        UserError: a missing or damaged file.
+        UserError: a missing or damaged file, or one of another version.
     """
-    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     shape = read_json(folder / MODEL_SHAPE_FILE)
     version = shape.pop("version", 1) if isinstance(shape, dict) else None
     if version != MODEL_VERSION:
@@ -104,8 +103,24 @@ def load_run(folder: Path, device: torch.device) -> Run:
             f"version {MODEL_VERSION}. Train it again with train.py."
         )
     try:
-        model = GPT(GPTConfig(**shape))
-        model.load_state_dict(load_file(folder / MODEL_FILE))
+        return GPTConfig(**shape)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / MODEL_SHAPE_FILE} is damaged: {error}") from error
+
+
+def load_run(folder: Path, device: torch.device) -> Run:
+    """Read a trained run from its folder alone; no random number is drawn.
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    shape = load_shape(folder)
+    try:
+        # Without weights of its own, as drawing them would take from the caller's random numbers.
+        with torch.device("meta"):
+            model = GPT(shape)
+        model.load_state_dict(load_file(folder / MODEL_FILE), assign=True)
     except (TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"The model in {folder} is damaged: {error}") from error
     if model.config.vocab_size != len(tokenizer.vocabulary):

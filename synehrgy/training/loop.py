@@ -17,6 +17,7 @@ from tqdm import tqdm
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.model import GPT, GPTConfig
+from synehrgy.model.embedding import folded, share_parts
 from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
 from synehrgy.settings import TrainConfig, TrainSettings
@@ -28,6 +29,7 @@ from synehrgy.tokenizer import (
     losses_report,
     tokenise,
 )
+from synehrgy.tokenizer.likeness import likeness
 from synehrgy.tokenizer.segments import without_series
 from synehrgy.tokenizer.tokenizer import FREE_LABELS, FREE_SERIES, PARTS
 from synehrgy.training.batches import trained_share
@@ -100,6 +102,9 @@ def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
         folder = find_run(Path(config.paths.saved_models), config.use_pretrained)
         print(start_from(load_run(folder, torch.device("cpu")), model, store.tokenizer))
     n_parameters = model.n_parameters
+    if config.model.shared:
+        parts = (torch.from_numpy(array) for array in likeness(store.tokenizer))
+        share_parts(model, *parts, is_fresh=config.use_pretrained is None)
     trainer = Trainer(config, model, store, here)
     folder = _folder(config)
     here.first(lambda: _claim(folder, config))
@@ -199,13 +204,17 @@ def _resumed(trainer: Trainer, folder: Path) -> dict[str, Any] | None:
 
 def _resume_command(config: TrainConfig) -> str:
     arguments = [a for a in sys.argv[1:] if not a.startswith(("resume=", "overwrite="))]
-    if Path(sys.argv[0]).name != "train.py":
+    program = Path(sys.argv[0]).name
+    if program == "train.py":
+        command, several = ["python", sys.argv[0]], [sys.argv[0]]
+    elif program == "synehrgy-train":
+        command, several = [program], ["--no-python", program]
+    else:
         return f"the settings of run_name={config.run_name} and resume=True"
     n_processes = os.environ.get("WORLD_SIZE", "1")
-    launcher = ["python"]
     if n_processes != "1":
-        launcher = ["torchrun", "--standalone", f"--nproc_per_node={n_processes}"]
-    return shlex.join([*launcher, sys.argv[0], *arguments, "resume=True"])
+        command = ["torchrun", "--standalone", f"--nproc_per_node={n_processes}", *several]
+    return shlex.join([*command, *arguments, "resume=True"])
 
 
 def as_trained(store: TokenStore, settings: TrainSettings) -> TokenStore:
@@ -254,7 +263,7 @@ def _fit(trainer: Trainer, folder: Path) -> dict[str, Any]:
                 tracker.log(**metrics)
             if better:
                 progress.best, progress.best_epoch = loss, epoch
-                weights = weights_of(trainer.model)
+                weights = folded(weights_of(trainer.model))
                 if here.is_first:
                     save_model(folder, trainer.model.config, weights)
             if here.is_first:
@@ -366,7 +375,8 @@ def new_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT:
             f"hparams.n_ctx={config.hparams.n_ctx} has no room for any record: the shortest has "
             f"{tokenizer.shortest_record} tokens."
         )
-    shape = {key: value for key, value in asdict(config.model).items() if key != "name"}
+    shape = asdict(config.model)
+    del shape["name"], shape["shared"]
     shape["n_next"] = config.loss.n_next
     try:
         return GPT(GPTConfig(len(tokenizer.vocabulary), config.hparams.n_ctx, **shape))

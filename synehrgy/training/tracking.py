@@ -10,7 +10,7 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from synehrgy.files import REPOSITORY
+from synehrgy.files import workspace
 from synehrgy.settings import WandbSettings
 
 
@@ -95,7 +95,7 @@ def _start_wandb(settings: WandbSettings, name: str, config: dict[str, Any], fol
 
 def wandb_key() -> str | None:
     """The key in ``.env``, of the working directory or else of the repository."""
-    for folder in (Path.cwd(), REPOSITORY):
+    for folder in (Path.cwd(), workspace()):
         key = dotenv_values(folder / ".env").get("WANDB_API_KEY")
         if key:
             return key

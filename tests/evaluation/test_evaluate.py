@@ -168,12 +168,27 @@ def test_a_folder_needs_a_real_one_beside_it(folder):
         evaluate_run(config_of(folder, f"synthetic={folder / 'synthetic/run'}"))
 
 
-@pytest.mark.parametrize("missing", ["real", "synthetic"])
-def test_missing_cohort_is_named(folder, missing):
+@pytest.mark.parametrize("missing", ["real", "synthetic", "oracle"])
+def test_missing_cohort_is_named_with_its_setting(folder, missing):
     paths = {"real": folder / "real", "synthetic": folder / "synthetic/run", missing: folder / "x"}
-    with pytest.raises(UserError, match=r"x is not a cohort"):
+    with pytest.raises(UserError, match=rf"x is not a cohort\. Give {missing}=<folder"):
         evaluate_run(config_of(folder, *(f"{k}={v}" for k, v in paths.items()), results="missing"))
     assert not (folder / "missing").exists()
+
+
+def test_a_real_cohort_that_is_gone_is_asked_for(folder, tmp_path):
+    """The model remembers where it was; who moved it says where it is now."""
+    (tmp_path / "saved_models" / "run").mkdir(parents=True)
+    noted = f"data: {{path: {tmp_path / 'gone'}}}\n"
+    (tmp_path / "saved_models" / "run" / "config.yaml").write_text(noted)
+    given = ["model=run", f"paths.saved_models={tmp_path / 'saved_models'}"]
+    with pytest.raises(UserError) as error:
+        evaluate_run(config_of(folder, *given, results="gone"))
+    assert str(error.value) == (
+        f"run was trained on {tmp_path / 'gone'}, where there is no cohort any more. Give "
+        "real=<folder of the real cohort>."
+    )
+    assert not (folder / "gone").exists()
 
 
 def test_other_schema_writes_nothing(folder):

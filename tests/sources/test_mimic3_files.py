@@ -271,7 +271,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing folder": (shutil.rmtree, r"raw does not exist.*data\.raw_dir"),
     "missing file": (lambda raw: (raw / "LABEVENTS.csv").unlink(), r"lacks LABEVENTS.*ADMISSIONS"),
     "empty file": (lambda raw: (raw / "PATIENTS.csv").write_text(""), r"PATIENTS\.csv is empty"),
-    "cut gzip": (cut_gzip, r"CHARTEVENTS\.csv\.gz: .*end of GZIP.*Restore"),
+    "cut gzip": (cut_gzip, r"CHARTEVENTS\.csv\.gz.*(end of GZIP|end-of-stream).*Restore"),
     "no gzip": (
         lambda raw: (raw / "LABEVENTS.csv").rename(raw / "labevents.csv.gz"),
         r"labevents\.csv\.gz cannot be read: Not a gzipped file",
@@ -398,3 +398,13 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in error
     assert process.returncode != 0
     assert list(out.iterdir()) == []
+
+
+def test_a_cut_gzip_file_is_refused_by_an_old_duckdb_too(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the rows that are there for all."""
+    monkeypatch.setattr("synehrgy.sources.mimic3.tables._TAKES_CUT_FILES", True)
+    cut_gzip(raw)
+    with pytest.raises(UserError, match=r"CHARTEVENTS\.csv\.gz cannot be read: .*end-of-stream"):
+        extract(raw, tmp_path / "cohort", progress=False)

@@ -28,6 +28,17 @@ from tests.conftest import train_overrides
 CPU = World(torch.device("cpu"))
 
 
+def test_a_run_is_read_without_touching_anybody_s_random_numbers(trained):
+    before = torch.random.get_rng_state()
+    model = load_run(trained, torch.device("cpu")).model
+    assert torch.equal(torch.random.get_rng_state(), before)
+    kept = load_file(trained / "model.safetensors")
+    assert model.state_dict().keys() == kept.keys()
+    for name, weights in model.state_dict().items():
+        torch.testing.assert_close(weights, kept[name], rtol=0, atol=0)
+    assert all(weights.requires_grad for weights in model.parameters())
+
+
 def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

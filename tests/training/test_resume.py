@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from synehrgy.cli import compose
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
-from synehrgy.training import resume
+from synehrgy.training import loop, resume
 from synehrgy.training.loop import train
 from synehrgy.training.trainer import Trainer
 from tests.conftest import train_overrides
@@ -182,6 +182,28 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(cohort_folder, tmp_path, n
     assert "run_name=tiny" in line
     assert len(list((folder / "checkpoints").iterdir())) == 1
     assert json.loads((folder / "run.json").read_text())["finished"] is None
+
+
+@pytest.mark.parametrize(
+    ("program", "processes", "command"),
+    [
+        ("train.py", "1", "python train.py"),
+        ("/a b/train.py", "1", "python '/a b/train.py'"),
+        ("train.py", "4", "torchrun --standalone --nproc_per_node=4 train.py"),
+        ("/bin/synehrgy-train", "1", "synehrgy-train"),
+        (
+            "/bin/synehrgy-train",
+            "4",
+            "torchrun --standalone --nproc_per_node=4 --no-python synehrgy-train",
+        ),
+    ],
+)
+def test_how_to_go_on_is_as_it_was_begun(monkeypatch, program, processes, command):
+    given = ["run_name=tiny", "overwrite=True", "train.epochs=3"]
+    monkeypatch.setattr(sys, "argv", [program, *given])
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    found = loop._resume_command(compose("train", given))
+    assert found == f"{command} run_name=tiny train.epochs=3 resume=True"
 
 
 def test_another_config_is_refused_with_its_keys(cohort_folder, tmp_path, monkeypatch):

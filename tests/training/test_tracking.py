@@ -84,7 +84,7 @@ def test_a_diverged_loss_is_still_json(tmp_path):
 
 def test_the_key_may_stand_in_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "REPOSITORY", tmp_path / "nowhere")
+    monkeypatch.setattr(tracking, "workspace", lambda: tmp_path / "nowhere")
     assert wandb_key() is None
     (tmp_path / ".env").write_text("WANDB_API_KEY=from-a-file\n")
     assert wandb_key() == "from-a-file"

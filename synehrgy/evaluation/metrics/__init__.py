@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from abc import ABCMeta
 
 from synehrgy.evaluation.metric import GROUPS, Metric
 
@@ -14,7 +15,8 @@ def all_metrics() -> list[Metric]:
         found += [
             kind()
             for kind in content.values()
-            if isinstance(kind, type)
+            # In Python 3.10 list[int] passes for a type, not for an abstract one.
+            if isinstance(kind, ABCMeta)
             and issubclass(kind, Metric)
             and kind.__module__ == f"{__name__}.{module.name}"
         ]

@@ -5,6 +5,7 @@ import glob
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,10 @@ COLUMNS = {
 
 # Numbers would have lost what text tells: leading zeros of codes, "9" being more than "10".
 _AS_TEXT = ("value", "icd9_code")
+
+# DuckDB before version 2 takes a gzip file that was cut off for a whole one, so the file is read
+# through first. Version 2 is for Python 3.11 and later.
+_TAKES_CUT_FILES = int(duckdb.__version__.split(".")[0]) < 2
 
 _MEANING = {"BIGINT": "a whole number", "DOUBLE": "a number", "TIMESTAMP": "a date and time"}
 _REPAIR = "Restore the file from its source, checking its checksum, and run again."
@@ -158,7 +163,11 @@ def _csv_header(file: Path) -> list[str]:
     try:
         with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
             header = next(csv.reader(lines), [])
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        if opened is gzip.open and _TAKES_CUT_FILES:
+            with gzip.open(file) as content:
+                while content.read(1 << 20):
+                    pass
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read: {error}. {_REPAIR}") from None
     if not header:
         raise UserError(f"{file} is empty. {_REPAIR}")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from synehrgy.cli import as_called
 from synehrgy.errors import UserError
 from synehrgy.sources.simulator.simulation import simulate
 from synehrgy.sources.simulator.writing import FORMATS
@@ -42,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(
         f"Wrote {summary.rows['PATIENTS']:,} patients and {summary.event_rows:,} event rows to "
-        f"{summary.raw_dir}. Next: python preprocess.py data=mimic3 data.raw_dir={summary.raw_dir} "
-        "data.path=<folder of the cohort>"
+        f"{summary.raw_dir}."
     )
+    following = f"python preprocess.py data=mimic3 data.raw_dir={summary.raw_dir}"
+    print(as_called(f"Next: {following} data.path=<folder of the cohort>"))
     return 0
 
 
