@@ -297,7 +297,9 @@ def test_the_papers_model_has_its_settings():
     assert (hparams.n_ctx, hparams.mini_batch * hparams.n_accum, hparams.lr) == (1024, 128, 3e-4)
     assert config.hparams.optimiser == "adamw"
     # Those of GPT-2, in all else.
-    shape = {key: value for key, value in dataclasses.asdict(config.model).items() if key != "name"}
+    shape = dataclasses.asdict(config.model)
+    del shape["name"]
+    assert not shape.pop("shared")
     assert GPTConfig(10, 20, **shape) == GPTConfig(10, 20)
     assert (config.train.epochs, config.train.patience, config.train.gclip) == (20, 5, 1.0)
 

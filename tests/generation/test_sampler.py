@@ -193,7 +193,7 @@ def test_the_logits_of_a_patient_are_the_same_to_the_last_bit(run):
         seen = []
         model.logits = lambda states: seen.append(logits(states)) or seen[-1]
         tokens_in.clear()
-        drawn = drawn_by(model, tokenizer, n, batch_size=size, seed=6)
+        drawn = drawn_by(model, tokenizer, n, batch_size=size, seed=12)
         # The first row is that of the first patient, until it has ended.
         n_steps = len(drawn[0].tokens) - 1
         written[size] = drawn[0].tokens.tolist()

@@ -392,7 +392,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     while not (out.exists() and len(list(out.iterdir())) == 2):
         assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(0.5)
+    time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in error
