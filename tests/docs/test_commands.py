@@ -162,10 +162,9 @@ def understand(text: str) -> None:
         case ["make", *targets]:
             assert all(re.search(rf"(?m)^{target}:", makefile()) for target in targets)
         case ["pip", "install", *packages]:
-            known = {re.split(r"[\[<>=]", one)[0] for some in extras().values() for one in some}
-            known |= {f".[{extra}]" for extra in extras()}
-            known |= {".", "-e", "-r", "--no-deps", "requirements.txt"}
-            assert set(packages) <= known
+            names = set(packages) - {"-e", "-r", "--no-deps", "requirements.txt"}
+            ours = {".", *(f".[{extra}]" for extra in extras())}
+            assert all(name in ours or re.fullmatch(r"[A-Za-z][\w.-]+", name) for name in names)
         case ["git", "clone", _, "&&", "cd", _] | ["source", ".venv/bin/activate"]:
             pass
         case ["torchrun", option]:

@@ -58,7 +58,7 @@ def test_pages_are_rendered_as_on_github(site):
 def test_the_reference_has_the_docstrings(site):
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert "Judge synthetic patients by real ones." in text
-    assert 'id="synehrgy.generation.api.SynEHRgy.generate"' in text
+    assert 'id="synehrgy.SynEHRgy.generate"' in text
     names = re.findall(r"(?m)^::: (.*)$", "\n".join(PAGES.values()))
     everything = "".join(
         file.read_text(encoding="utf-8") for file in (site / "reference").glob("*.html")
