@@ -308,7 +308,7 @@ def run_command(text: str, here) -> None:
         # It makes the cohort anew, of files that the one at its place was not made of.
         shutil.rmtree(given.get("data.path", here / "data" / "processed" / data))
     if name == "evaluate" and not is_of_futures(given.get("model", "")):
-        more.append("metrics=[structure]")
+        more.append("metrics=[consistency]")
     outcome = getattr(commands, name)(compose(name, [*arguments, *SMALL[name], *more]))
     assert "Next: " in outcome.line, text
 
