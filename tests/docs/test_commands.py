@@ -162,10 +162,9 @@ def understand(text: str) -> None:
         case ["make", *targets]:
             assert all(re.search(rf"(?m)^{target}:", makefile()) for target in targets)
         case ["pip", "install", *packages]:
-            known = {re.split(r"[\[<>=]", one)[0] for some in extras().values() for one in some}
-            known |= {f".[{extra}]" for extra in extras()}
-            known |= {".", "-e", "-r", "--no-deps", "requirements.txt"}
-            assert set(packages) <= known
+            names = set(packages) - {"-e", "-r", "--no-deps", "requirements.txt"}
+            ours = {".", *(f".[{extra}]" for extra in extras())}
+            assert all(name in ours or re.fullmatch(r"[A-Za-z][\w.-]+", name) for name in names)
         case ["git", "clone", _, "&&", "cd", _] | ["source", ".venv/bin/activate"]:
             pass
         case ["torchrun", option]:
@@ -221,12 +220,12 @@ SMALL = {
     ],
     "generate": ["n_samples=4", "max_segments=1", "device=cpu", "overwrite=True"],
     "evaluate": ["preset=quick"],
+    "synehrgy.sources.simulator": ["--n-patients", "80", "--processes", "1"],
 }
 FEWER = [
-    (r"\b(n_patients=|n-patients )\d+", r"\g<1>80"),
+    (r"\bn_patients=\d+", "n_patients=80"),
     (r"\bn_resample=\d+", "n_resample=4"),
     (r"\.generate\(\d+, (.*)\)", r".generate(4, \1, max_segments=1)"),
-    (r"--processes \d+", "--processes 1"),
     (r'(preset="quick")', r'\1, metrics=["codes", "consistency"]'),
 ]
 PLACES = {
@@ -293,7 +292,7 @@ def run_command(text: str, here) -> None:
     module = words[2] if words[1] == "-m" else None
     if module is not None:
         main = importlib.import_module(f"{module}.__main__").main
-        assert main(words[3:]) in (0, None), text
+        assert main([*words[3:], *SMALL.get(module, [])]) in (0, None), text
         return
     name, arguments = NAMES[words[1]], words[2:]
     given = dict(argument.split("=", 1) for argument in arguments)
@@ -309,7 +308,7 @@ def run_command(text: str, here) -> None:
         # It makes the cohort anew, of files that the one at its place was not made of.
         shutil.rmtree(given.get("data.path", here / "data" / "processed" / data))
     if name == "evaluate" and not is_of_futures(given.get("model", "")):
-        more.append("metrics=[structure]")
+        more.append("metrics=[consistency]")
     outcome = getattr(commands, name)(compose(name, [*arguments, *SMALL[name], *more]))
     assert "Next: " in outcome.line, text
 

@@ -58,7 +58,7 @@ def test_pages_are_rendered_as_on_github(site):
 def test_the_reference_has_the_docstrings(site):
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert "Judge synthetic patients by real ones." in text
-    assert 'id="synehrgy.generation.api.SynEHRgy.generate"' in text
+    assert 'id="synehrgy.SynEHRgy.generate"' in text
     names = re.findall(r"(?m)^::: (.*)$", "\n".join(PAGES.values()))
     everything = "".join(
         file.read_text(encoding="utf-8") for file in (site / "reference").glob("*.html")
@@ -121,6 +121,12 @@ def module_of_the_site(name: str):
     return module
 
 
+def as_built(text: str, page: str = "meds.md") -> str:
+    """What the site makes of a text before it becomes HTML."""
+    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    return module_of_the_site("github").on_page_markdown(text, page=place, config=None)
+
+
 @pytest.mark.parametrize(
     ("page", "link", "becomes"),
     [
@@ -132,10 +138,16 @@ def module_of_the_site(name: str):
     ],
 )
 def test_links_out_of_the_documentation(page, link, becomes):
-    """As GitHub has the file and the site has not."""
-    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
-    found = module_of_the_site("links").on_page_markdown(f"See {link}.", page=place, config=None)
-    assert found == f"See {becomes}."
+    """GitHub has the file and the site has not."""
+    assert as_built(f"See {link}.", page) == f"See {becomes}."
+
+
+def test_lists_and_tables_need_no_blank_line():
+    """On GitHub they begin right below a line of text."""
+    assert as_built("Rules:\n- a\n- b\n") == "Rules:\n\n- a\n- b\n"
+    assert as_built("Rules:\n| a |\n|---|\n") == "Rules:\n\n| a |\n|---|\n"
+    code = "```yaml\nlist:\n- a\n```\n\n    text:\n- b\n"
+    assert as_built(code) == code
 
 
 # The list of settings.
