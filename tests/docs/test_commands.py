@@ -220,7 +220,7 @@ SMALL = {
     ],
     "generate": ["n_samples=4", "max_segments=1", "device=cpu", "overwrite=True"],
     "evaluate": ["preset=quick"],
-    "synehrgy.export": ["--saved-models", "saved_models"],
+    "synehrgy.export": ["--saved-models", "saved_models", "--overwrite"],
     "synehrgy.sources.simulator": ["--n-patients", "80", "--processes", "1"],
 }
 FEWER = [
