@@ -45,6 +45,7 @@ NOT_RUN = {
     r"make ": "installs; its commands are taken from the Makefile and understood",
     r"pip install": "installs",
     r"(git clone|source) ": "a checkout and its environment",
+    r"(srun|sbatch) ": "a cluster",
     r"torchrun ": "several GPUs; tests/training/test_parallel.py has several processes",
     r"python -m benchmarks\.": "minutes to hours; the tests of each room run its parts",
     r"python train.py --multirun": "several runs; tests/cli/test_road.py runs a sweep",
@@ -167,6 +168,10 @@ def understand(text: str) -> None:
             assert all(name in ours or re.fullmatch(r"[A-Za-z][\w.-]+", name) for name in names)
         case ["git", "clone", _, "&&", "cd", _] | ["source", ".venv/bin/activate"]:
             pass
+        case ["sbatch", script]:
+            assert script.endswith(".sh")
+        case ["srun", *command]:
+            understand(shlex.join(command))
         case ["torchrun", option]:
             assert option in torchrun_parser().format_help()
         case ["torchrun", *arguments]:
