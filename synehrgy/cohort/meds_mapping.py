@@ -100,7 +100,7 @@ def _system(system: CodeSystem) -> dict[str, Any]:
 
 def _label(label: Label) -> dict[str, Any]:
     found = {"column": label.column, "title": label.title, "kind": label.kind}
-    defined = {"systems": [label.system], "codes": list(label.codes)} if label.codes else {}
+    defined = {"codes": label.definition} if label.definition else {}
     return {**found, "code": literal(label_code(label)), **defined}
 
 

@@ -74,7 +74,8 @@ def _labels(about: Description) -> Iterator[tuple[str, ...]]:
         by_split = (
             _share(has[stays["split"] == s].sum(), (stays["split"] == s).sum()) for s in SPLITS
         )
-        source = "a column" if label.system is None else f"{len(label.codes):,} codes"
+        n_codes = sum(map(len, label.definition.values()))
+        source = f"{n_codes:,} codes" if n_codes else "a column"
         yield label.column, f"{has.sum():,}", _share(has.sum(), len(has)), *by_split, source
 
 
@@ -135,5 +136,5 @@ def _levels(counts: dict[str, int]) -> str:
     return text + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")
 
 
-def _share(n: int, total: int) -> str:
+def _share(n: float, total: float) -> str:
     return f"{n / total:.1%}" if total else "-"

@@ -28,7 +28,6 @@ from synehrgy.sources.tables.declaration import (
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-data.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-README = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 YAML = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^    python (?:-m )?(\S+) (.*)$", TEXT, re.MULTILINE)
@@ -117,19 +116,6 @@ def test_the_long_form_gives_the_same_cohort(done, tmp_path):
             for folder in (tmp_path / "c", here / "data" / "processed" / "nicu")
         )
         assert one.read_bytes() == other.read_bytes()
-
-
-def test_the_commands_of_the_readme(done, tmp_path, monkeypatch):
-    here, _ = done
-    monkeypatch.chdir(here)
-    part = README.split("**Another hospital:**")[1].split("docs/own-data.md")[0]
-    check, preprocess, train = re.findall(r"^    python (?:-m )?\S+ (.*)$", part, re.MULTILINE)
-    assert cohort_command(check.replace("/path/to/tables", "nicu").split()) == 0
-    given = preprocess.replace("/path/to/tables", "nicu").split()
-    path = f"data.path={tmp_path / 'cohort'}"
-    commands.preprocess(compose("preprocess", [*given, path]))
-    one = ["train.epochs=1", "model=gpt_tiny", f"paths.saved_models={tmp_path}", "device=cpu"]
-    assert "Model: " in commands.train(compose("train", [*train.split(), path, *one])).line
 
 
 def test_the_draft_is_nearly_what_one_would_write(done):

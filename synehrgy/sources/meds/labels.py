@@ -18,9 +18,7 @@ def defining_codes(mapping: Mapping, dataset: Dataset) -> dict[str, dict[str, li
         UserError: a code system, or a category of it, that is not known.
     """
     found = {
-        rule.label.column: {system: list(rule.codes) for system in rule.systems}
-        for rule in mapping.labels
-        if rule.codes and rule.code is None
+        rule.label.column: rule.codes for rule in mapping.labels if rule.codes and rule.code is None
     }
     grouped = [rule for rule in mapping.labels if rule.ccs is not None]
     if not grouped:

@@ -119,15 +119,15 @@ class LabelRule:
         label: without the codes that define it.
         code: an event of the stay, with a value other than 0 if it has one.
         death: death during the ``stay``, or its ``admission``.
-        systems, codes: a code of one of these systems.
-        ccs: likewise, with all diagnoses of an ICD that are in this category of HCUP's CCS.
+        codes: one of these codes, by their system.
+        ccs: likewise, with all diagnoses of the ``systems`` in this category of HCUP's CCS.
     """
 
     label: Label
     code: Template | None = None
     death: str | None = None
+    codes: dict[str, list[str]] = field(default_factory=dict)
     systems: list[str] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
     ccs: int | None = None
 
 
@@ -238,10 +238,11 @@ class Mapping:
 
 
 def _declared(rule: LabelRule, defining: dict[str, dict[str, list[str]]]) -> Label:
-    by_system = {s: codes for s, codes in defining.get(rule.label.column, {}).items() if codes}
+    found = rule.codes or defining.get(rule.label.column, {})
+    by_system = [(system, codes) for system, codes in found.items() if codes]
     if not by_system:
         return rule.label
-    (system, codes), *others = by_system.items()
+    (system, codes), *others = by_system
     return replace(rule.label, system=system, codes=codes, also=dict(others))
 
 
@@ -378,21 +379,25 @@ def _labels(content: dict[str, Any], systems: list[str]) -> list[LabelRule]:
     _check_keys("a label", content, known, needed=("column", "kind"))
     column = str(content["column"])
     what = f"label {column!r}"
+    codes = content.get("codes") or {}
+    named = list(content.get("systems") or codes)
+    if not isinstance(codes, dict):
+        codes = dict.fromkeys(named, codes)
     rule = LabelRule(
         Label(column, str(content.get("title", column)), content["kind"]),
         code=_template(content.get("code")),
         death=content.get("death"),
-        systems=list(content.get("systems") or []),
-        codes=[str(code) for code in content.get("codes") or []],
+        codes={system: [str(code) for code in of] for system, of in codes.items()},
+        systems=named,
         ccs=content.get("ccs"),
     )
-    if not (rule.code or rule.death or rule.codes or rule.ccs):
+    if not (rule.code or rule.death or content.get("codes") or rule.ccs):
         raise UserError(f"{what} needs a code, death, codes of systems, or a ccs of systems.")
     if rule.death is not None:
         _check_choice(f"{what}: death", rule.death, ("stay", "admission"))
     for name in rule.systems:
         _check_choice(f"{what}: systems", name, systems)
-    if (rule.codes or rule.ccs) and not rule.systems:
+    if (content.get("codes") or rule.ccs) and not rule.systems:
         raise UserError(f"{what}: codes, and ccs, need systems.")
     return [rule]
 

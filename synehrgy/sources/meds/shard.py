@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from synehrgy.cohort.meds_mapping import BIRTH, DEATH, UNKNOWN
 from synehrgy.sources.database import count_rows
-from synehrgy.sources.extraction.resources import ItemSet
+from synehrgy.sources.extraction.resources import Item, ItemSet
 from synehrgy.sources.meds.mapping import HOURS, BirthAge, Mapping, StayRule
 from synehrgy.sources.meds.templates import Template, first_match
 from synehrgy.sources.reading import identifier, sql_path, sql_text
@@ -434,7 +434,7 @@ def load_series(
     """
     item_sets = [rule.items for rule in mapping.series]
     matched: list[tuple[str, int, str | None, float, float]] = []
-    spelt: list[tuple[int, str, str]] = []
+    spelt: list[tuple[Item, str, str]] = []
     if mapping.item_codes:
         for code, (_, names) in first_match(mapping.item_codes, codes).items():
             unit = names.get("unit")
@@ -445,7 +445,9 @@ def load_series(
             matched.append((code, item, None, entries[item][1].multiply, entries[item][1].add))
         item_sets = []
         for s, rule in enumerate(mapping.series):
-            mine = {item: entry.code.text for item, (of, entry) in enumerate(entries) if of == s}
+            mine: dict[Item, str] = {
+                item: entry.code.text for item, (of, entry) in enumerate(entries) if of == s
+            }
             item_sets.append(replace(rule.items, items={"codes": mine}))
             if rule.exact:
                 levels = list(enumerate(rule.items.levels))
