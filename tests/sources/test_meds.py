@@ -117,8 +117,9 @@ def test_mimic4_as_the_public_tools_extract_it(tmp_path: Path) -> None:
     phenotypes = [label.column for label in cohort.schema.labels_of("phenotype")]
     assert stays[phenotypes].sum(axis=1).to_dict() == {1: 2, 5: 0}
     assert stays.loc[1, ["septicemia", "essential_hypertension"]].tolist() == [1, 1]
-    # Two code systems define them, so they are facts of their own.
-    assert all(label.system is None for label in cohort.schema.labels)
+    defined = {label.column: label.definition for label in cohort.schema.labels}
+    assert defined["septicemia"] == {"icd10_diagnosis": ["A419"]}
+    assert defined["essential_hypertension"] == {"icd9_diagnosis": ["4019"]}
     assert cohort.codes[["position", "system", "code"]].to_numpy().tolist() == [
         [0, "icd9_diagnosis", "4019"],
         [1, "icd10_diagnosis", "A419"],

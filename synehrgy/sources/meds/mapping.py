@@ -380,7 +380,7 @@ def _labels(content: dict[str, Any], systems: list[str]) -> list[LabelRule]:
     column = str(content["column"])
     what = f"label {column!r}"
     codes = content.get("codes") or {}
-    named = list(content.get("systems") or codes)
+    named = list(content.get("systems") or (codes if isinstance(codes, dict) else []))
     if not isinstance(codes, dict):
         codes = dict.fromkeys(named, codes)
     rule = LabelRule(
