@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help:
 	@echo "make demo   install, then the whole pipeline, ending with a report to open"
 	@echo "make test   install, then all tests"
 	@echo "make lint   install, then style and type checks"
+	@echo "make docs   install, then the documentation as a site in build/site"
 	@echo "make clean  remove the virtual environment and caches; data and models stay"
 
 install: $(INSTALLED)
@@ -36,6 +37,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python docs/site/settings_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "Site: build/site. Next: open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

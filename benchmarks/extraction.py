@@ -24,8 +24,8 @@ import pandas as pd
 from benchmarks.machine import cpu_name
 from synehrgy.files import REPOSITORY, write_json
 from synehrgy.provenance import versions
-from synehrgy.sources.mimic3.resources import read_profile
-from synehrgy.sources.mimic3.tables import COLUMNS, find_tables
+from synehrgy.sources.extraction.tables import find_tables
+from synehrgy.sources.mimic3 import MIMIC3
 
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
 KEYS = ("subject_id", "hadm_id", "icustay_id")
@@ -41,7 +41,7 @@ def multiply(raw_dir: Path, folder: Path, times: int) -> int:
     """
     rows = 0
     duckdb.execute("SET enable_progress_bar = false")
-    for name, table in find_tables(raw_dir, COLUMNS).items():
+    for name, table in find_tables(MIMIC3.release, raw_dir, MIMIC3.release.columns).items():
         source = (
             f"read_csv('{table.file}', all_varchar = true, header = true, "
             "delim = ',', quote = '\"', escape = '\"')"
@@ -72,7 +72,7 @@ def usual_way(raw_dir: Path) -> pd.DataFrame:
         Columns ``stay_id``, ``hours``, ``variable`` and ``value`` (a number or a level).
     """
     tables = {}
-    for name, table in find_tables(raw_dir, COLUMNS).items():
+    for name, table in find_tables(MIMIC3.release, raw_dir, MIMIC3.release.columns).items():
         tables[name] = pd.read_csv(table.file, low_memory=False).rename(columns=str.lower)
     icu, admissions, patients = (tables[n] for n in ("icustays", "admissions", "patients"))
     stays = icu[
@@ -86,7 +86,7 @@ def usual_way(raw_dir: Path) -> pd.DataFrame:
     years = (stays["intime"] - stays["dob"]).dt.total_seconds() / 86400 / 365
     stays = stays[years.where(years >= 0, 90) >= 18]
 
-    item_sets = {item_set.name: item_set for item_set in read_profile("paper").item_sets}
+    item_sets = {item_set.name: item_set for item_set in MIMIC3.profile("paper").item_sets}
     variables = pd.DataFrame(
         [
             {"itemid": item, "variable": name}

@@ -46,6 +46,10 @@ EXAMPLES = {
     "preprocess": [
         "python preprocess.py data=mimic3 data.raw_dir=/path/to/mimic-iii",
         "python preprocess.py data=mimic3_demo",
+        "python preprocess.py data=mimic4 data.raw_dir=/path/to/mimic-iv",
+        "python preprocess.py data=eicu data.raw_dir=/path/to/eicu",
+        "python preprocess.py data=meds data.raw_dir=/path/to/meds data.meds.mapping=mimic4",
+        "python preprocess.py data=tables data.raw_dir=/path/to/tables",
     ],
     "train": [
         "python train.py data=mimic3 run_name=synehrgy-mimic",

@@ -57,7 +57,13 @@ def preprocess(config: PreprocessConfig) -> Outcome:
         stores.append(preprocess_tokens(folder, config.preprocess))
 
     declared = partial(check_settings, settings=config.preprocess)
-    print(make_cohort(config.data, config.preprocess, declared, add_tokens))
+    summary = make_cohort(config.data, config.preprocess, declared, add_tokens)
+    if summary is None:
+        return Outcome(
+            f"A share of the shards: {config.data.path}.shards\n"
+            "Next: when all workers have finished, the same command without data.meds.worker"
+        )
+    print(summary)
     print(tokens_report(stores[0]))
     return Outcome(
         f"Cohort and tokens: {config.data.path}\n"

@@ -192,6 +192,23 @@ class SimulationSettings:
 
 
 @dataclass
+class MedsSettings:
+    """How a MEDS dataset is read, for data=meds."""
+
+    mapping: str | None = setting(
+        None,
+        "what its codes mean: mimic3, mimic4 or a YAML file; null: the one that an export of ours "
+        "has in it. docs/meds.md explains it",
+    )
+    worker: int | None = setting(
+        None,
+        "extract only this worker's share of the shards; the same command without it joins them",
+        minimum=0,
+    )
+    n_workers: int = setting(1, "workers that share the shards", minimum=1)
+
+
+@dataclass
 class DataSettings:
     """Where patients come from."""
 
@@ -199,7 +216,7 @@ class DataSettings:
     source: str = setting(
         MISSING,
         "how its raw files are read; cohort: it is one already, as of another hospital",
-        choices=("mimic3", "simulated", "cohort"),
+        choices=("mimic3", "mimic4", "eicu", "simulated", "tables", "meds", "cohort"),
         by_group=True,
     )
     raw_dir: str | None = setting(None, "folder of the raw files", is_path=True)
@@ -216,8 +233,15 @@ class DataSettings:
         is_text=True,
     )
     download_dir: str | None = setting(None, "where downloaded raw files go", is_path=True)
+    declaration: str | None = setting(
+        None,
+        "data=tables: the file that says which table and column is what; null: tables.yaml in "
+        "data.raw_dir",
+        is_path=True,
+    )
     path: str = setting(MISSING, "folder of the cohort and its tokens", is_path=True, by_group=True)
     simulation: SimulationSettings = group(SimulationSettings)
+    meds: MedsSettings = group(MedsSettings)
 
 
 # Inside the repository, whatever the working directory.

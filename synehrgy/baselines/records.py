@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from synehrgy.cohort import Cohort, Schema
+from synehrgy.cohort import Cohort, Schema, defines
 
 FIRST_ID = 1
 
@@ -45,10 +45,11 @@ def assemble(
     }
     for covariate in schema.covariates:
         facts = stays[covariate.name]
-        continuous = covariate.kind == "continuous"
-        columns[covariate.name] = (
-            facts.astype("float64") if continuous else facts.astype("str")
-        ).array
+        if covariate.kind == "continuous":
+            columns[covariate.name] = facts.astype("float64").array
+        else:
+            # In pandas 2 what is missing becomes a text, too.
+            columns[covariate.name] = facts.astype("str").where(facts.notna()).array
     for label in schema.labels:
         columns[label.column] = stays[label.column].to_numpy(np.int8)
     columns["los_hours"] = stays["los_hours"].to_numpy(np.float64)
@@ -126,8 +127,7 @@ def labels_of_codes(schema: Schema, stays: pd.DataFrame, codes: pd.DataFrame) ->
     found = stays.copy()
     for label in schema.labels:
         if label.system is not None:
-            has = (codes["system"] == label.system) & codes["code"].isin(label.codes)
             says = np.zeros(len(found), dtype=np.int8)
-            says[codes.loc[has, "stay"].to_numpy(np.int64)] = 1
+            says[codes.loc[defines(label, codes), "stay"].to_numpy(np.int64)] = 1
             found[label.column] = says
     return found

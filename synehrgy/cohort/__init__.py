@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synehrgy.cohort.benchmark import check_benchmark, export_benchmark
+from synehrgy.cohort.check import Checked, check_cohort
+from synehrgy.cohort.describe import Limits
 from synehrgy.cohort.export import export_csv
-from synehrgy.cohort.icd import parents
+from synehrgy.cohort.icd import is_icd, parents
 from synehrgy.cohort.import_csv import import_csv
 from synehrgy.cohort.io import (
     CohortWriter,
@@ -27,7 +29,7 @@ from synehrgy.cohort.schema import (
     Schema,
     Variable,
 )
-from synehrgy.cohort.tables import Cohort
+from synehrgy.cohort.tables import Cohort, defines
 
 # Each writes a cohort folder to another folder and returns the files written.
 EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
@@ -39,20 +41,25 @@ EXPORTS: dict[str, Callable[[Path, Path], list[Path]]] = {
 __all__ = [
     "EXPORTS",
     "SPLITS",
+    "Checked",
     "CodeSystem",
     "Cohort",
     "CohortWriter",
     "Covariate",
     "Label",
+    "Limits",
     "Schema",
     "Variable",
     "check_benchmark",
+    "check_cohort",
+    "defines",
     "export_benchmark",
     "export_csv",
     "export_meds",
     "hash_of",
     "import_csv",
     "is_cohort",
+    "is_icd",
     "parents",
     "read_cohort",
     "read_parts",

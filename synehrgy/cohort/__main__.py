@@ -1,41 +1,104 @@
-"""Cohorts for other tools, and of other tools.
+"""Cohorts looked at, for other tools, and of other tools.
 
+``python -m synehrgy.cohort check <cohort, or folder of tables>``
+``python -m synehrgy.cohort declare <folder of tables>``
 ``python -m synehrgy.cohort export <format> <cohort> <folder>``
 ``python -m synehrgy.cohort import <folder of CSV files> <cohort> --like <real cohort>``
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from synehrgy.cohort import EXPORTS, import_csv
+from synehrgy.cohort import EXPORTS, check_cohort, import_csv, is_cohort, read_schema
 from synehrgy.errors import UserError
 
+FIGURE = "check.png"
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and export; returns the exit status."""
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do it; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (UserError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m synehrgy.cohort", description="Cohorts for other tools, and of other tools."
+        prog="python -m synehrgy.cohort",
+        description="Cohorts looked at, for other tools, and of other tools.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="say what is wrong with a cohort, and what is in it")
+    check.add_argument("folder", type=Path, help="a cohort, or tables with their tables.yaml")
+    check.add_argument(
+        "--declaration", type=Path, help="the file that explains the tables, if elsewhere"
+    )
+    check.add_argument("--figure", type=Path, help=f"PNG file; {FIGURE} in the folder if not given")
+    check.add_argument("--no-figure", action="store_true", help="draw nothing")
+    check.set_defaults(run=_check)
+    declare = commands.add_parser("declare", help="write a draft of tables.yaml from tables")
+    declare.add_argument("folder", type=Path, help="CSV or Parquet files of a hospital")
+    declare.set_defaults(run=_declare)
     export = commands.add_parser("export", help="write a cohort in another format")
     export.add_argument("format", choices=EXPORTS, help="format; docs/exports.md explains them")
     export.add_argument("cohort", type=Path, help="folder of a cohort, real or synthetic")
     export.add_argument("folder", type=Path, help="folder to write")
+    export.set_defaults(run=_export)
     taken = commands.add_parser("import", help="read CSV files of another tool as a cohort")
     taken.add_argument("folder", type=Path, help="stays.csv, codes.csv, measurements.csv")
     taken.add_argument("cohort", type=Path, help="folder of the cohort to write")
     taken.add_argument("--like", type=Path, required=True, help="the real cohort to compare with")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "import":
-            print(f"Cohort: {import_csv(options.folder, options.cohort, options.like)}")
-            return 0
-        files = EXPORTS[options.format](options.cohort, options.folder)
-    except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    taken.set_defaults(run=_import)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    # What a program may join, the rooms may not: clinical knowledge is no business of cohorts.
+    from synehrgy.evaluation.clinical import known_limits
+    from synehrgy.sources.tables import FILE, check_tables
+
+    folder: Path = options.folder
+    figure = None if options.no_figure else options.figure or folder / FIGURE
+    if not is_cohort(folder) and ((folder / FILE).is_file() or options.declaration is not None):
+        checked = check_tables(
+            folder, declaration=options.declaration, limits_of=known_limits, figure=figure
+        )
+        following = f"python preprocess.py data=tables data.raw_dir={folder}"
+        if options.declaration is not None:
+            following += f" data.declaration={options.declaration}"
+    else:
+        limits = known_limits(read_schema(folder)[0])
+        checked = check_cohort(folder, limits=limits, figure=figure)
+        following = f"python preprocess.py data=cohort data.path={folder}"
+    print(checked.text)
+    if checked.is_right:
+        print(f"Next: {following}")
+    return 0 if checked.is_right else 1
+
+
+def _declare(options: argparse.Namespace) -> int:
+    from synehrgy.sources.tables import draft
+
+    print(draft(options.folder))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    files = EXPORTS[options.format](options.cohort, options.folder)
     print(f"Wrote {len(files):,} files to {options.folder}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    print(f"Cohort: {import_csv(options.folder, options.cohort, options.like)}")
     return 0
 
 

@@ -296,7 +296,7 @@ def _phenotypes(schema: Schema) -> dict[str, str]:
 
 def _codes_of(schema: Schema, column: str) -> list[str]:
     label = next(label for label in schema.labels if label.column == column)
-    return label.codes if label.system == DIAGNOSES else []
+    return label.definition.get(DIAGNOSES, [])
 
 
 def _write_task(folder: Path, task: str, cohort: Cohort, episodes: _Episodes) -> pd.DataFrame:

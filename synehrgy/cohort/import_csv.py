@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 
 from synehrgy.cohort.io import CohortWriter, read_schema
 from synehrgy.cohort.schema import Schema
-from synehrgy.cohort.tables import arrow_schema
+from synehrgy.cohort.tables import arrow_schema, defines
 from synehrgy.errors import UserError, nearest
 
 # What may be left out, as it can be made up or is not known.
@@ -139,5 +139,5 @@ def _labels(schema: Schema, stays: pd.DataFrame, codes: pd.DataFrame | None, fil
             raise UserError(
                 f"{file}: column {label.column!r} is missing, and no codes say which stays have it."
             )
-        has = (codes["system"] == label.system) & codes["code"].isin(label.codes)
-        stays[label.column] = stays["stay_id"].isin(codes.loc[has, "stay_id"]).astype(np.int8)
+        having = codes.loc[defines(label, codes), "stay_id"]
+        stays[label.column] = stays["stay_id"].isin(having).astype(np.int8)

@@ -104,6 +104,21 @@ def read_cohort(path: Path) -> Cohort:
     return _checked(path, Cohort(schema, **frames, provenance=provenance))
 
 
+def read_stays(path: Path) -> pd.DataFrame:
+    """Read and validate the stays of a cohort folder alone.
+
+    Raises:
+        UserError: as ``read_cohort``, as far as stays are concerned.
+    """
+    path = Path(path)
+    schema, _ = read_schema(path)
+    with reading(path / "stays.parquet"):
+        table = pq.read_table(path / "stays.parquet")
+    stays = _frame(table, "stays", schema, path / "stays.parquet")
+    codes, measurements = (_frame(None, name, schema, path) for name in TABLES[1:])
+    return _checked(path, Cohort(schema, stays, codes, measurements)).stays
+
+
 def read_parts(path: Path, n_patients: int = 1000) -> Iterator[Cohort]:
     """Read and validate a cohort folder in parts of whole patients, in the order of its tables.
 
@@ -118,11 +133,7 @@ def read_parts(path: Path, n_patients: int = 1000) -> Iterator[Cohort]:
     """
     path = Path(path)
     schema, provenance = read_schema(path)
-    with reading(path / "stays.parquet"):
-        table = pq.read_table(path / "stays.parquet")
-    stays = _frame(table, "stays", schema, path / "stays.parquet")
-    codes, measurements = (_frame(None, name, schema, path) for name in TABLES[1:])
-    _checked(path, Cohort(schema, stays, codes, measurements))
+    stays = read_stays(path)
     part = pd.Series(
         pd.factorize(stays["subject_id"])[0] // n_patients, index=pd.Index(stays["stay_id"])
     )
@@ -145,7 +156,7 @@ def _pieces(file: Path, name: str, schema: Schema, part: pd.Series) -> Iterator[
             batch = next(batches, None)
         if batch is None:
             break
-        table = conform(pa.table(batch), _dictionary_schema(name, schema), str(file))
+        table = conform(pa.table(batch), dictionary_schema(name, schema), str(file))
         found = part.reindex(table["stay_id"].to_pandas())
         if found.isna().any():
             unknown = found.index[found.isna()][0]
@@ -163,7 +174,8 @@ def _pieces(file: Path, name: str, schema: Schema, part: pd.Series) -> Iterator[
         done, held = done + 1, []
 
 
-def _dictionary_schema(name: str, schema: Schema) -> pa.Schema:
+def dictionary_schema(name: str, schema: Schema) -> pa.Schema:
+    """Columns and types of one table as it is read: text of few distinct values as a dictionary."""
     expected = arrow_schema(name, schema)
     for column in DICTIONARY_COLUMNS[name]:
         i = expected.get_field_index(column)
@@ -173,7 +185,7 @@ def _dictionary_schema(name: str, schema: Schema) -> pa.Schema:
 
 def _frame(table: pa.Table | None, name: str, schema: Schema, file: Path) -> pd.DataFrame:
     """A table in memory; one without rows for None."""
-    expected = _dictionary_schema(name, schema)
+    expected = dictionary_schema(name, schema)
     table = expected.empty_table() if table is None else conform(table, expected, str(file))
     return to_frame(table, name)
 

@@ -36,6 +36,8 @@ class Label:
         kind: ``outcome`` or ``phenotype``.
         system, codes: a label that follows from the codes is 1 exactly where the stay has any of
             these codes of this system. Empty for a label that has other reasons.
+        also: codes of further systems that define it as well, by system, where a hospital changed
+            from one system to another.
     """
 
     column: str
@@ -43,6 +45,12 @@ class Label:
     kind: str
     system: str | None = None
     codes: list[str] = field(default_factory=list)
+    also: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def definition(self) -> dict[str, list[str]]:
+        """The codes of each system that define it; none for a label that has other reasons."""
+        return {} if self.system is None else {self.system: self.codes, **self.also}
 
 
 @dataclass(frozen=True)
@@ -92,19 +100,22 @@ class Schema:
                 _check_unique(f"levels of {what} {item.name!r}", item.levels)
         for label in self.labels:
             _check_kind("label", label.column, label.kind, ("outcome", "phenotype"))
-            if (label.system is None) == bool(label.codes):
+            stated = [label.codes, *label.also.values()]
+            if any(stated) if label.system is None else not all(stated):
                 raise UserError(
                     f"label {label.column!r}: codes that define it and their system are declared "
                     "together."
                 )
+            systems = [system.name for system in self.code_systems]
             if label.system is not None:
-                systems = [system.name for system in self.code_systems]
-                if label.system not in systems:
+                _check_unique(f"systems of label {label.column!r}", [label.system, *label.also])
+            for system, codes in label.definition.items():
+                if system not in systems:
                     raise UserError(
-                        f"label {label.column!r}: {label.system!r} is no declared code system."
-                        f"{nearest(label.system, systems)}"
+                        f"label {label.column!r}: {system!r} is no declared code system."
+                        f"{nearest(system, systems)}"
                     )
-                _check_unique(f"codes of label {label.column!r}", label.codes)
+                _check_unique(f"codes of label {label.column!r}", codes)
         columns = [c.name for c in self.covariates] + [label.column for label in self.labels]
         _check_unique("columns of the stays table", [*FIXED_STAY_COLUMNS, *columns])
         _check_unique("variables", [v.name for v in self.variables])
@@ -125,13 +136,17 @@ class Schema:
         """
         found = self
         if not codes:
-            labels = [replace(label, system=None, codes=[]) for label in self.labels]
+            labels = [replace(label, system=None, codes=[], also={}) for label in self.labels]
             found = replace(found, code_systems=[], labels=labels)
         return found if series else replace(found, variables=[])
 
     def to_dict(self) -> dict[str, Any]:
         """The declaration as plain JSON values."""
-        return asdict(self)
+        content = asdict(self)
+        for label in content["labels"]:
+            if not label["also"]:
+                del label["also"]
+        return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], where: str) -> "Schema":

@@ -1,13 +1,13 @@
 """The three tables of a cohort, on disk (Arrow types) and in memory (data frames)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from synehrgy.cohort.schema import SPLITS, Schema
+from synehrgy.cohort.schema import SPLITS, Label, Schema
 from synehrgy.errors import UserError, nearest
 
 _INT = pd.Int64Dtype()
@@ -21,6 +21,14 @@ DICTIONARY_COLUMNS = {
     "codes": ["system", "code"],
     "measurements": ["variable", "level"],
 }
+
+
+def defines(label: Label, codes: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of a table of codes (``system``, ``code``) define a label."""
+    found = pd.Series(False, index=codes.index)
+    for system, defining in label.definition.items():
+        found |= (codes["system"] == system) & codes["code"].isin(defining)
+    return found
 
 
 def arrow_schema(table: str, schema: Schema) -> pa.Schema:
@@ -66,26 +74,12 @@ def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
     Raises:
         UserError: a column is missing, undeclared, or of a type that does not fit.
     """
-    missing = [name for name in expected.names if name not in table.column_names]
-    if missing:
-        raise UserError(
-            f"{where}: column {missing[0]!r} is missing; found: {', '.join(table.column_names)}."
-        )
-    extra = [name for name in table.column_names if name not in expected.names]
-    if extra:
-        raise UserError(
-            f"{where}: column {extra[0]!r} is not declared in the schema."
-            f"{nearest(extra[0], expected.names)}"
-        )
+    for misfit in misfits(table.schema, expected):
+        raise UserError(f"{where}: {misfit}")
     table = table.select(expected.names)
     for i, column in enumerate(expected):
-        found = _stored_type(table.schema.field(i).type)
-        if pa.types.is_null(found):
+        if pa.types.is_null(_stored_type(table.schema.field(i).type)):
             table = table.set_column(i, column.name, pa.nulls(len(table), column.type))
-            continue
-        # Text is never read as a number nor a number as text: "0389" is a code, 389 is not.
-        if _is_text(found) != _is_text(_stored_type(column.type)):
-            raise UserError(f"{where}: column {column.name!r} must be {column.type}, is {found}.")
     try:
         return table.cast(expected)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -93,6 +87,26 @@ def conform(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
             f"{where}: a column does not have its declared type: {error}. "
             f"Expected: {', '.join(f'{c.name} {c.type}' for c in expected)}."
         ) from None
+
+
+def misfits(found: pa.Schema, expected: pa.Schema) -> Iterator[str]:
+    """What is wrong with the columns of a table: missing, undeclared, or of a type of other kind.
+
+    Text is never read as a number nor a number as text: "0389" is a code, 389 is not.
+    """
+    for name in expected.names:
+        if name not in found.names:
+            yield f"column {name!r} is missing; found: {', '.join(found.names)}."
+    for name in found.names:
+        if name not in expected.names:
+            hint = nearest(name, expected.names)
+            yield f"column {name!r} is not declared in the schema.{hint}"
+    for column in expected:
+        if column.name not in found.names:
+            continue
+        kind, wanted = (_stored_type(s.field(column.name).type) for s in (found, expected))
+        if not pa.types.is_null(kind) and _is_text(kind) != _is_text(wanted):
+            yield f"column {column.name!r} must be {wanted}, is {kind}."
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType:

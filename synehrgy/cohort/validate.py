@@ -1,5 +1,7 @@
 """The rules that every cohort keeps. An error names table, column and first offending rows."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,53 +10,31 @@ import pandas as pd
 from synehrgy.cohort.schema import SPLITS, Schema
 from synehrgy.errors import UserError
 
-_SHOWN_ROWS = 3
+SHOWN_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Rows that break a rule.
+
+    Attributes:
+        column: the column that the rule is about.
+        reason: what is wrong with its cells.
+        rows: whether each row breaks the rule.
+    """
+
+    column: str
+    reason: str
+    rows: np.ndarray
 
 
 def check_stays(schema: Schema, stays: pd.DataFrame) -> None:
     """Check the stays table of a whole cohort.
 
     Raises:
-        UserError: keys that repeat or are missing, an order that is not (subject_id, stay_index),
-            an unknown split or one that differs between stays of a patient, covariates outside
-            their levels, labels other than 0 and 1, a negative length of stay.
+        UserError: the first of the rules of ``stay_faults`` that is broken.
     """
-    for column in ("subject_id", "stay_id", "stay_index"):
-        _refuse("stays", column, stays, stays[column].isna(), "is empty")
-    _refuse("stays", "stay_id", stays, stays["stay_id"].duplicated(), "is not unique")
-    _refuse(
-        "stays",
-        "subject_id",
-        stays,
-        stays["subject_id"].diff() < 0,
-        "is not in ascending order",
-    )
-    expected = stays.groupby("subject_id").cumcount()
-    _refuse(
-        "stays",
-        "stay_index",
-        stays,
-        stays["stay_index"] != expected,
-        "does not count 0, 1, ... within the patient",
-    )
-    known = stays["split"].isin(SPLITS) | stays["split"].isna()
-    _refuse("stays", "split", stays, ~known, f"is none of {', '.join(SPLITS)}")
-    split, before = stays["split"], stays["split"].shift()
-    same = (split == before) | (split.isna() & before.isna())
-    differs = (stays["stay_index"] > 0) & ~same
-    _refuse("stays", "split", stays, differs, "differs from that of the patient's stay before")
-    for covariate in schema.covariates:
-        values = stays[covariate.name]
-        if covariate.kind == "categorical":
-            undeclared = values.notna() & ~values.isin(covariate.levels)
-            reason = f"is not a declared level ({', '.join(covariate.levels)})"
-            _refuse("stays", covariate.name, stays, undeclared, reason)
-        else:
-            _refuse("stays", covariate.name, stays, np.isinf(values), "is infinite")
-    for label in schema.labels:
-        _refuse("stays", label.column, stays, ~stays[label.column].isin((0, 1)), "is not 0 or 1")
-    los = stays["los_hours"]
-    _refuse("stays", "los_hours", stays, (los < 0) | np.isinf(los), "is not a duration")
+    _refuse("stays", stays, stay_faults(schema, stays))
 
 
 def check_codes(schema: Schema, stay_rank: pd.Series, codes: pd.DataFrame) -> None:
@@ -66,20 +46,9 @@ def check_codes(schema: Schema, stay_rank: pd.Series, codes: pd.DataFrame) -> No
         codes: rows of whole stays.
 
     Raises:
-        UserError: a stay that does not exist, an undeclared system, an empty code, or rows that
-            are not in the order (stay, position).
+        UserError: the first of the rules of ``code_faults`` that is broken.
     """
-    rank = _ranks("codes", stay_rank, codes)
-    systems = {system.name for system in schema.code_systems}
-    _refuse("codes", "system", codes, ~codes["system"].isin(systems), "is not a declared system")
-    empty = codes["code"].isna() | (codes["code"] == "")
-    _refuse("codes", "code", codes, empty, "is empty")
-    _refuse("codes", "position", codes, codes["position"].isna(), "is empty")
-    same = np.diff(rank) == 0
-    fell = np.diff(rank) < 0
-    _refuse("codes", "stay_id", codes, _later(fell), "is not in the order of the stays table")
-    backwards = same & (np.diff(codes["position"]) <= 0)
-    _refuse("codes", "position", codes, _later(backwards), "does not increase within the stay")
+    _refuse("codes", codes, code_faults(schema, stay_rank, codes))
 
 
 def check_measurements(schema: Schema, stay_rank: pd.Series, measurements: pd.DataFrame) -> None:
@@ -91,99 +60,167 @@ def check_measurements(schema: Schema, stay_rank: pd.Series, measurements: pd.Da
         measurements: rows of whole stays.
 
     Raises:
-        UserError: a stay that does not exist, an undeclared variable or level, both or neither of
-            value and level, hours that are negative or run backwards, duplicates.
+        UserError: the first of the rules of ``measurement_faults`` that is broken.
     """
-    rank = _ranks("measurements", stay_rank, measurements)
+    _refuse("measurements", measurements, measurement_faults(schema, stay_rank, measurements))
+
+
+def stay_faults(schema: Schema, stays: pd.DataFrame) -> Iterator[Fault]:
+    """What is wrong with the stays of a whole cohort.
+
+    Keys that repeat or are missing, an order that is not (subject_id, stay_index), an unknown split
+    or one that differs between stays of a patient, covariates outside their levels, labels other
+    than 0 and 1, a negative length of stay.
+    """
+    for column in ("subject_id", "stay_id", "stay_index"):
+        yield from _broken(column, stays[column].isna(), "is empty")
+    again = stays["stay_id"].duplicated() & stays["stay_id"].notna()
+    yield from _broken("stay_id", again, "is not unique")
+    yield from _broken("subject_id", stays["subject_id"].diff() < 0, "is not in ascending order")
+    wrong = (stays["stay_index"] != stays.groupby("subject_id").cumcount()) & stays[
+        ["subject_id", "stay_index"]
+    ].notna().all(axis=1)
+    yield from _broken("stay_index", wrong, "does not count 0, 1, ... within the patient")
+    known = stays["split"].isin(SPLITS) | stays["split"].isna()
+    yield from _broken("split", ~known, f"is none of {', '.join(SPLITS)}")
+    split, before = stays["split"], stays["split"].shift()
+    same = (split == before) | (split.isna() & before.isna())
+    differs = (stays["stay_index"] > 0) & ~same
+    yield from _broken("split", differs, "differs from that of the patient's stay before")
+    for covariate in schema.covariates:
+        values = stays[covariate.name]
+        if covariate.kind == "categorical":
+            undeclared = values.notna() & ~values.isin(covariate.levels)
+            reason = f"is not a declared level ({', '.join(covariate.levels)})"
+            yield from _broken(covariate.name, undeclared, reason)
+        else:
+            yield from _broken(covariate.name, np.isinf(values), "is infinite")
+    for label in schema.labels:
+        yield from _broken(label.column, ~stays[label.column].isin((0, 1)), "is not 0 or 1")
+    los = stays["los_hours"]
+    yield from _broken("los_hours", (los < 0) | np.isinf(los), "is not a duration")
+
+
+def code_faults(schema: Schema, stay_rank: pd.Series, codes: pd.DataFrame) -> Iterator[Fault]:
+    """What is wrong with codes of whole stays; arguments as for ``check_codes``.
+
+    A stay that does not exist, an undeclared system, an empty code, or rows that are not in the
+    order (stay, position).
+    """
+    rank = _ranks(stay_rank, codes)
+    yield from _broken("stay_id", rank < 0, "is not a stay of this cohort")
+    systems = {system.name for system in schema.code_systems}
+    yield from _broken("system", ~codes["system"].isin(systems), "is not a declared system")
+    empty = codes["code"].isna() | (codes["code"] == "")
+    yield from _broken("code", empty, "is empty")
+    yield from _broken("position", codes["position"].isna(), "is empty")
+    same, fell = _neighbours(rank)
+    yield from _broken("stay_id", fell, "is not in the order of the stays table")
+    backwards = same & _later(np.diff(codes["position"]) <= 0)
+    yield from _broken("position", backwards, "does not increase within the stay")
+
+
+def measurement_faults(
+    schema: Schema, stay_rank: pd.Series, measurements: pd.DataFrame
+) -> Iterator[Fault]:
+    """What is wrong with measurements of whole stays; arguments as for ``check_measurements``.
+
+    A stay that does not exist, an undeclared variable or level, both or neither of value and level,
+    hours that are negative or run backwards, duplicates.
+    """
+    rank = _ranks(stay_rank, measurements)
+    yield from _broken("stay_id", rank < 0, "is not a stay of this cohort")
     hours = measurements["hours"].to_numpy()
     bad_hours = ~(np.isfinite(hours) & (hours >= 0))
-    _refuse("measurements", "hours", measurements, bad_hours, "is not a time since admission")
+    yield from _broken("hours", bad_hours, "is not a time since admission")
 
     variable = measurements["variable"].astype("category")
     names = sorted(v.name for v in schema.variables)
     # Position of each variable in alphabetical order, -1 where it is not declared.
     by_category = pd.Index(names).get_indexer(variable.cat.categories)
     place = np.append(by_category, -1)[variable.cat.codes.to_numpy()]
-    _refuse("measurements", "variable", measurements, place < 0, "is not a declared variable")
+    declared = place >= 0
+    yield from _broken("variable", ~declared, "is not a declared variable")
 
     categorical = {v.name for v in schema.variables if v.kind == "categorical"}
     wants_level = np.array([name in categorical for name in names] or [False])[place]
     value, level = measurements["value"].to_numpy(), measurements["level"].astype("category")
     no_level = level.isna().to_numpy()
     no_value = np.isnan(value)
-    _refuse(
-        "measurements",
+    yield from _broken(
         "value",
-        measurements,
-        (no_value != wants_level) | np.isinf(value),
+        declared & ((no_value != wants_level) | np.isinf(value)),
         "must be a finite number for a continuous variable and empty for a categorical one",
     )
-    _refuse(
-        "measurements",
+    yield from _broken(
         "level",
-        measurements,
-        no_level == wants_level,
+        declared & (no_level == wants_level),
         "must be set for a categorical variable and empty for a continuous one",
     )
-    for declared in schema.variables_of("categorical"):
-        mine = place == names.index(declared.name)
-        undeclared = mine & ~level.isin(declared.levels).to_numpy()
-        reason = f"is not a declared level of {declared.name!r} ({', '.join(declared.levels)})"
-        _refuse("measurements", "level", measurements, undeclared, reason)
+    for one in schema.variables_of("categorical"):
+        mine = (place == names.index(one.name)) & ~no_level
+        undeclared = mine & ~level.isin(one.levels).to_numpy()
+        reason = f"is not a declared level of {one.name!r} ({', '.join(one.levels)})"
+        yield from _broken("level", undeclared, reason)
 
-    same_stay = np.diff(rank) == 0
-    _refuse(
-        "measurements",
-        "stay_id",
-        measurements,
-        _later(np.diff(rank) < 0),
-        "is not in the order of the stays table",
-    )
-    _refuse(
-        "measurements",
-        "hours",
-        measurements,
-        _later(same_stay & (np.diff(hours) < 0)),
-        "runs backwards within the stay",
-    )
-    same_time = same_stay & (np.diff(hours) == 0)
-    _refuse(
-        "measurements",
-        "variable",
-        measurements,
-        _later(same_time & (np.diff(place) == 0)),
-        "is duplicated at one time of a stay",
-    )
-    _refuse(
-        "measurements",
-        "variable",
-        measurements,
-        _later(same_time & (np.diff(place) < 0)),
-        "is not in alphabetical order within the time",
-    )
+    same_stay, fell = _neighbours(rank)
+    yield from _broken("stay_id", fell, "is not in the order of the stays table")
+    later = _later(np.diff(hours) < 0)
+    yield from _broken("hours", same_stay & later, "runs backwards within the stay")
+    same_time = same_stay & _later(np.diff(hours) == 0) & declared
+    again = same_time & _later(np.diff(place) == 0)
+    yield from _broken("variable", again, "is duplicated at one time of a stay")
+    unordered = same_time & _later(np.diff(place) < 0)
+    yield from _broken("variable", unordered, "is not in alphabetical order within the time")
 
 
-def _ranks(table: str, stay_rank: pd.Series, frame: pd.DataFrame) -> np.ndarray:
+def rows_in_words(frame: pd.DataFrame, column: str, rows: np.ndarray) -> list[str]:
+    """Some rows of a table: those that say which, and the column.
+
+    Args:
+        frame: the table.
+        column: the column of interest.
+        rows: positions of the rows.
+    """
+    keys = [c for c in ("subject_id", "stay_id", "position", "hours", "variable") if c in frame]
+    shown = frame.iloc[rows][list(dict.fromkeys([*keys, column]))]
+    return [
+        ", ".join(f"{c}={v!s}" for c, v in zip(shown, values, strict=True))
+        for values in shown.itertuples(index=False)
+    ]
+
+
+def _ranks(stay_rank: pd.Series, frame: pd.DataFrame) -> np.ndarray:
+    """Position of the stay of each row; -1 where there is no such stay."""
     found = stay_rank.index.get_indexer(pd.Index(frame["stay_id"]))
-    _refuse(table, "stay_id", frame, found < 0, "is not a stay of this cohort")
-    return stay_rank.to_numpy()[found]
+    return np.where(found < 0, -1, np.append(stay_rank.to_numpy(), -1)[found])
+
+
+def _neighbours(rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row is of the stay of the row before, and whether of an earlier one."""
+    both = _later((rank[1:] >= 0) & (rank[:-1] >= 0))
+    step = np.diff(rank)
+    return both & _later(step == 0), both & _later(step < 0)
 
 
 def _later(pairs: np.ndarray) -> np.ndarray:
     """A flag for each pair of neighbouring rows as a flag for the later row of the pair."""
-    return np.concatenate([[False], pairs]) if len(pairs) else np.zeros(1, dtype=bool)
+    return np.concatenate([[False], np.asarray(pairs, dtype=bool)])
 
 
-def _refuse(table: str, column: str, frame: pd.DataFrame, bad: Any, reason: str) -> None:
-    """Raise if any row is bad, showing the column, the row numbers and the first rows."""
-    bad = np.asarray(bad, dtype=bool)[: len(frame)]
-    if not bad.any():
+def _broken(column: str, rows: Any, reason: str) -> Iterator[Fault]:
+    rows = np.asarray(rows, dtype=bool)
+    if rows.any():
+        yield Fault(column, reason, rows)
+
+
+def _refuse(table: str, frame: pd.DataFrame, faults: Iterator[Fault]) -> None:
+    """Raise the first fault, showing the column, the row numbers and the first rows."""
+    fault = next(faults, None) if len(frame) else None
+    if fault is None:
         return
-    rows = np.flatnonzero(bad)[:_SHOWN_ROWS]
-    keys = [c for c in ("subject_id", "stay_id", "position", "hours", "variable") if c in frame]
-    shown = frame.iloc[rows][list(dict.fromkeys([*keys, column]))]
-    lines = "\n".join(
-        f"  row {row}: " + ", ".join(f"{c}={v!s}" for c, v in zip(shown, values, strict=True))
-        for row, values in zip(rows, shown.itertuples(index=False), strict=True)
-    )
-    raise UserError(f"{table}.{column} {reason}, in {int(bad.sum()):,} row(s):\n{lines}")
+    rows = np.flatnonzero(fault.rows)[:SHOWN_ROWS]
+    texts = rows_in_words(frame, fault.column, rows)
+    lines = "\n".join(f"  row {row}: {text}" for row, text in zip(rows, texts, strict=True))
+    n = int(fault.rows.sum())
+    raise UserError(f"{table}.{fault.column} {fault.reason}, in {n:,} row(s):\n{lines}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from synehrgy.cohort import Schema
+from synehrgy.cohort import Schema, Variable
 
 
 @cache
@@ -50,3 +50,22 @@ def death_of(schema: Schema) -> str | None:
     """The label of a death after which a patient has no further stays; None if there is none."""
     names = knowledge()["death"]
     return next((la.column for la in schema.labels if plain(la.column) in names), None)
+
+
+def limits_of(variable: Variable) -> list[tuple[float, float]] | None:
+    """Ranges of which one has each value of a living person; None for a series or unit unknown."""
+    if variable.kind != "continuous":
+        return None
+    for name, by_unit in knowledge()["ranges"].items():
+        if plain(name) == plain(variable.name):
+            found = (
+                ends for unit, ends in by_unit.items() if plain(unit) == plain(variable.unit or "")
+            )
+            return next(([(low, high) for low, high in ends] for ends in found), None)
+    return None
+
+
+def known_limits(schema: Schema) -> dict[str, list[tuple[float, float]]]:
+    """``limits_of`` the series of a cohort that have any, by name."""
+    found = {variable.name: limits_of(variable) for variable in schema.variables}
+    return {name: limits for name, limits in found.items() if limits is not None}

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synehrgy.cohort import Schema
-from synehrgy.evaluation.clinical import age_of, death_of, knowledge, plain, sex_of
+from synehrgy.evaluation.clinical import age_of, death_of, knowledge, limits_of, plain, sex_of
 from synehrgy.evaluation.kept import kept
 from synehrgy.evaluation.patients import Floats, Patients
 
@@ -173,7 +173,9 @@ def labels_of(patients: Patients) -> tuple[Flags, Flags]:
     words = pd.Index(patients.coded["code"].unique())
     defines = np.zeros((len(words), len(labels)), dtype=np.float32)
     for i, label in enumerate(labels):
-        found = words.get_indexer(pd.Index([f"{label.system}:{code}" for code in label.codes]))
+        defining = label.definition.items()
+        named = [f"{system}:{code}" for system, codes in defining for code in codes]
+        found = words.get_indexer(pd.Index(named))
         defines[found[found >= 0], i] = 1.0
     stated = patients.stays[[label.column for label in labels]].to_numpy() == 1
     return stated, patients.presence(words) @ defines > 0
@@ -323,12 +325,12 @@ def _series(schema: Schema) -> list[Rule]:
                 for name in rule["series"]
             ):
                 add(rule, rule["series"], find)
-    for name, by_unit in known["ranges"].items():
-        unit = measured_in(name)
-        allowed = next((pairs for u, pairs in by_unit.items() if plain(u) == unit), None)
-        if allowed is not None:
+    for name in known["ranges"]:
+        i = variables.get(plain(name))
+        allowed = None if i is None else limits_of(schema.variables[i])
+        if i is not None and allowed is not None:
             title = f"{name} outside of what a person can have"
-            outside = partial(_outside, variables[plain(name)], allowed)
+            outside = partial(_outside, i, allowed)
             rules.append(Rule(f"range_{plain(name)}", title, "physiology", "values", outside))
     return rules
 
@@ -409,7 +411,7 @@ def _off_ratio(rule: dict[str, Any], columns: list[int], patients: Patients) -> 
     return Checked(patients.grid.stay[where], broken, _said(patients, where, columns))
 
 
-def _outside(column: int, limits: list[list[float]], patients: Patients) -> Checked:
+def _outside(column: int, limits: list[tuple[float, float]], patients: Patients) -> Checked:
     values = patients.grid.values[:, column]
     where = ~np.isnan(values)
     # As exact as the values are: a limit of 0.2 holds 0.2.

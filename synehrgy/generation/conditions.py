@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synehrgy.cohort import is_icd
 from synehrgy.errors import UserError, nearest
 from synehrgy.tokenizer import Tokenizer
 from synehrgy.tokenizer.grammar import (
@@ -41,7 +42,7 @@ class Condition:
             holds it; or a range such as ``70-80``, or ``70-`` for 70 and more.
         labels, not_labels: columns of labels that the first stay has, or does not have.
         codes_any: codes of which the first stay has one at least; ``428*`` means all that begin
-            so, ``icd9_procedure:3893`` names the system.
+            so, ``icd9_procedure:3893`` names the system. ICD codes may have their point or not.
         codes_all, codes_none: codes that it has, or does not have.
         min_stays, max_stays: of the patient.
     """
@@ -267,7 +268,7 @@ class _Translator:
                 for system, kept in self.tokenizer.codes.items()
                 if prefix in ("", system)
                 for i, one in enumerate(kept)
-                if one == code or (code.endswith("*") and one.startswith(code[:-1]))
+                if _is_meant(one, code, system)
             ]
             if not found:
                 every = [one for kept in self.tokenizer.codes.values() for one in kept]
@@ -311,6 +312,15 @@ class _Translator:
                     f"The condition asks for the label {name!r} and excludes every code that it "
                     "follows from."
                 )
+
+
+def _is_meant(code: str, text: str, system: str) -> bool:
+    """Whether a text names a code, or is what it begins with and a star.
+
+    ICD codes may be named with their point, which they are written without.
+    """
+    texts = {text, text.replace(".", "")} if is_icd(system) else {text}
+    return any(code.startswith(t[:-1]) if t.endswith("*") else code == t for t in texts)
 
 
 def _level(value: Any) -> str:

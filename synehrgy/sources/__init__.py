@@ -4,11 +4,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import workspace
 from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
+
+if TYPE_CHECKING:
+    from synehrgy.sources.extraction import Hospital
 
 # Where those who have no raw files of a source yet get them.
 WHERE = {"mimic3": "MIMIC-III v1.4 needs credentials: https://physionet.org/content/mimiciii/1.4/"}
@@ -19,7 +23,7 @@ def make_cohort(
     settings: PreprocessSettings,
     declared: Callable[[Schema], None] | None = None,
     complete: Callable[[Path], None] | None = None,
-) -> str:
+) -> str | None:
     """Extract the cohort of a data set into ``data.path``.
 
     Its raw files are downloaded or simulated first, where the settings say so.
@@ -32,13 +36,11 @@ def make_cohort(
             to add files that must appear together with it.
 
     Returns:
-        What was extracted, as text.
+        What was extracted, as text; None if that is only a worker's share, and no cohort yet.
 
     Raises:
         UserError: no folder of raw files given, files that cannot be used or downloaded.
     """
-    from synehrgy.sources.mimic3 import extract
-
     data = _downloaded(data)
     if data.raw_dir is None:
         where = f" {WHERE[data.source]}." if data.source in WHERE else ""
@@ -50,19 +52,38 @@ def make_cohort(
         from synehrgy.sources.simulator import simulate
 
         simulate(data.raw_dir, **asdict(data.simulation))
-    split_dir = None if data.split_dir is None else Path(data.split_dir)
-    summary = extract(
-        Path(data.raw_dir),
-        Path(data.path),
-        name=data.name,
-        split_dir=split_dir,
-        profile=settings.profile,
-        memory_limit=settings.memory_limit,
-        threads=settings.threads,
-        declared=declared,
-        complete=complete,
-    )
-    return str(summary)
+    common: dict[str, Any] = {
+        "name": data.name,
+        "split_dir": None if data.split_dir is None else Path(data.split_dir),
+        "memory_limit": settings.memory_limit,
+        "threads": settings.threads,
+        "declared": declared,
+        "complete": complete,
+    }
+    raw_dir, path = Path(data.raw_dir), Path(data.path)
+    if data.source == "tables":
+        from synehrgy.sources.tables import extract_tables
+
+        return str(extract_tables(raw_dir, path, declaration=data.declaration, **common))
+    common["profile"] = settings.profile
+    if data.source == "meds":
+        from synehrgy.sources.meds import extract_meds
+
+        found = extract_meds(raw_dir, path, **common, **asdict(data.meds))
+        return None if found is None else str(found)
+    from synehrgy.sources.extraction import extract
+
+    return str(extract(_hospital(data.source), raw_dir, path, **common))
+
+
+def _hospital(source: str) -> "Hospital":
+    """The database that the raw files of a source are of."""
+    from synehrgy.sources.eicu import EICU
+    from synehrgy.sources.mimic3 import MIMIC3
+    from synehrgy.sources.mimic4 import MIMIC4
+
+    # Simulated files have the form of MIMIC-III.
+    return {"mimic3": MIMIC3, "simulated": MIMIC3, "mimic4": MIMIC4, "eicu": EICU}[source]
 
 
 def refuse_other_cohort(config: PreprocessConfig) -> None:
@@ -90,13 +111,13 @@ def _raw_dir(data: DataSettings) -> str | None:
 
 def _downloaded(data: DataSettings) -> DataSettings:
     """The settings with folders in place of what is to be downloaded, once it is there."""
-    from synehrgy.sources.mimic3.tables import COLUMNS
+    from synehrgy.sources.mimic3.tables import RELEASE
     from synehrgy.sources.published import download_benchmark_lists, download_tables
 
     raw_dir, split_dir = _raw_dir(data), data.split_dir
     if data.raw_dir is None and data.url is not None:
         # The tables that are needed of each source.
-        tables = {"mimic3": COLUMNS}
+        tables = {"mimic3": RELEASE.columns}
         if data.source not in tables:
             raise UserError(f"data.url={data.url}: data.source={data.source} is not downloaded.")
         if raw_dir is None:

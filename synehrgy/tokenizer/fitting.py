@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synehrgy.cohort import Cohort, Schema, parents
+from synehrgy.cohort import Cohort, Schema, defines, parents
 from synehrgy.errors import UserError, nearest
 from synehrgy.settings import TokenSettings, VariableSettings
 from synehrgy.tokenizer.bins import fit_edges
@@ -253,17 +253,16 @@ def fit_explained(
     without them, and so may generated ones.
     """
     stays, codes = train.stays, train.codes
+    written = pd.Series(False, index=codes.index)
+    for system, words in kept.items():
+        known = {*words, *(c for cs in stands_for[system].values() for c in cs)}
+        written |= (codes["system"] == system) & codes["code"].isin(known)
     explained = []
     for label in train.schema.labels:
         having = stays.loc[stays[label.column] == 1, "stay_id"]
         if label.system is None or not len(having):
             continue
-        written = {
-            *kept[label.system],
-            *(c for cs in stands_for[label.system].values() for c in cs),
-        }
-        defining = written & set(label.codes)
-        mine = (codes["system"] == label.system) & codes["code"].isin(defining)
+        mine = defines(label, codes) & written
         if having.isin(codes.loc[mine, "stay_id"]).mean() >= EXPLAINED_SHARE:
             explained.append(label.column)
     return explained

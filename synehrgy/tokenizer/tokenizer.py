@@ -382,15 +382,14 @@ class Tokenizer:
         labels = []
         tokens, implied, supported = [], [], []
         for label in self.schema.labels:
-            if label.system is None:
-                continue
-            start, kept = self.token(system_kind(label.system)), self.codes[label.system]
-            rare, defining = self.stands_for.get(label.system, {}), set(label.codes)
-            # All codes that a token may mean, and whether they define the label.
-            meant = [[code in defining for code in (c, *rare.get(c, []))] for c in kept]
             implied_by, supported_by = np.zeros((2, len(self.vocabulary)), dtype=bool)
-            implied_by[start : start + len(kept)] = [all(defines) for defines in meant]
-            supported_by[start : start + len(kept)] = [any(defines) for defines in meant]
+            for system, codes in label.definition.items():
+                start, kept = self.token(system_kind(system)), self.codes[system]
+                rare, defining = self.stands_for.get(system, {}), set(codes)
+                # All codes that a token may mean, and whether they define the label.
+                meant = [[code in defining for code in (c, *rare.get(c, []))] for c in kept]
+                implied_by[start : start + len(kept)] = [all(defines) for defines in meant]
+                supported_by[start : start + len(kept)] = [any(defines) for defines in meant]
             if supported_by.any():
                 labels.append(label.column)
                 tokens.append(self.token(label_kind(label.column)) + (label.kind == "outcome"))

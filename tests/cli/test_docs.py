@@ -17,9 +17,10 @@ from synehrgy.evaluation.rows import bench_of
 from tests.cohorts import small_cohort, write
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-TEXT = (DOCS / "generation.md").read_text(encoding="utf-8")
+PAGE = DOCS / "generation.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = re.findall(r"^    python (generate|evaluate)\.py (.*)$", TEXT, re.MULTILINE)
+COMMANDS = re.findall(r"^    python ((?:generate|evaluate)\.py) (.*)$", TEXT, re.MULTILINE)
 
 
 def few(text):
@@ -79,7 +80,8 @@ def test_commands(here, monkeypatch):
             ("results", "Results"),
         )
     ]
-    for script, arguments in COMMANDS:
+    for program, arguments in COMMANDS:
+        script = program.removesuffix(".py")
         given = shlex.split(few(arguments))
         if "data=simulated" in given:
             given.append(f"data.path={here / 'data/processed/simulated'}")

@@ -18,7 +18,8 @@ from synehrgy.cohort import (
 from synehrgy.cohort.benchmark import LISTS
 from synehrgy.cohort.channels import channel_of, check_series, texts
 from synehrgy.errors import UserError
-from synehrgy.sources.mimic3.resources import PROFILES, read_profile
+from synehrgy.sources.extraction.resources import PROFILES
+from synehrgy.sources.mimic3 import MIMIC3
 from tests.cohort.benchmark_reader import CORE, POSSIBLE, discretise, read_list, read_series
 from tests.cohorts import build, small_cohort, write
 
@@ -239,7 +240,7 @@ def test_every_value_of_the_demo_is_in_its_place(demo_cohort, tmp_path):
     export_benchmark(demo_cohort, tmp_path / "data")
     cohort = read_cohort(demo_cohort)
     assert len(list((tmp_path / "data" / "root" / "test").iterdir())) > 5
-    spellings = {item_set.name: item_set.levels for item_set in read_profile("paper").item_sets}
+    spellings = {item_set.name: item_set.levels for item_set in MIMIC3.profile("paper").item_sets}
     spellings["Capillary refill rate"] = {"Normal": ["0.0"], "Abnormal": ["1.0"]}
     for subject, stays in cohort.stays.groupby("subject_id"):
         for stay in stays.itertuples():
@@ -282,7 +283,7 @@ def test_every_example_of_the_demo_can_be_read(task, demo_cohort, tmp_path):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_levels_of_mimic_are_texts_that_mimic_has_and_the_benchmark_knows(profile):
-    item_sets = [s for s in read_profile(profile).item_sets if channel_of(s.name) in CORE]
+    item_sets = [s for s in MIMIC3.profile(profile).item_sets if channel_of(s.name) in CORE]
     # All channels but height and weight.
     assert len(item_sets) == 15
     variables = [Variable(s.name, s.kind, s.unit, list(s.levels)) for s in item_sets]

@@ -1,5 +1,6 @@
 """A cohort as a MEDS dataset, checked against the schema of the package ``meds``."""
 
+import re
 from functools import partial
 
 import meds
@@ -8,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from synehrgy.cohort import (
     CodeSystem,
@@ -19,9 +21,9 @@ from synehrgy.cohort import (
     read_cohort,
     read_parts,
 )
-from synehrgy.cohort.meds import coded
+from synehrgy.cohort.meds import _exact_text, coded
 from synehrgy.errors import UserError
-from synehrgy.files import read_json
+from synehrgy.files import read_json, read_yaml
 from tests.cohorts import build, cohorts, small_cohort, write
 
 DAY = pd.Timedelta(days=1)
@@ -122,7 +124,7 @@ def test_a_patient_told_by_hand(hand):
     born = FIRST - 60 * 365.25 * DAY
     first_minutes = FIRST + pd.Timedelta(minutes=61)
     assert told(train[train["subject_id"] == 7]) == [
-        (None, "GENDER//F", None, None, 70),
+        (None, "GENDER//F", None, None, None),
         (born, "MEDS_BIRTH", None, None, None),
         (FIRST, "ICU_ADMISSION", None, None, 70),
         (FIRST, "AGE//years", 60.0, None, 70),
@@ -131,14 +133,14 @@ def test_a_patient_told_by_hand(hand):
         (FIRST + DAY / 48, "MEASUREMENT//Heart Rate//bpm", float(np.float32(80.1)), None, 70),
         (first_minutes, "MEASUREMENT//Coma//UNK", None, "Unable", 70),
         (FIRST + DAY, "LABEL//in_hospital_mortality", 0.0, None, 70),
-        (FIRST + DAY, "ICU_DISCHARGE", None, None, 70),
+        (FIRST + DAY, "ICU_DISCHARGE", 24.0, None, 70),
         (second, "ICU_ADMISSION", None, None, 71),
         (second, "AGE//years", 62.0, None, 71),
         (second, "WARD//B", None, None, 71),
         (end, "DIAGNOSIS//ICD//9//0389", None, None, 71),
         (end, "own//x", None, None, 71),
         (end, "LABEL//in_hospital_mortality", 1.0, None, 71),
-        (end, "ICU_DISCHARGE", None, None, 71),
+        (end, "ICU_DISCHARGE", 36.0, None, 71),
         (end, "MEDS_DEATH", None, None, None),
     ]
 
@@ -172,8 +174,65 @@ def test_a_gender_that_changes_is_told_at_each_admission(hand):
 
 def test_splits_have_the_names_of_the_standard(hand):
     _, _, split_of = hand
-    assert split_of == {7: "train", 8: "tuning", 9: "train", 10: "held_out"}
-    assert set(split_of.values()) == {meds.train_split, meds.tuning_split, meds.held_out_split}
+    assert split_of == {7: "train", 8: "tuning", 9: "unassigned", 10: "held_out"}
+    assert {meds.train_split, meds.tuning_split, meds.held_out_split} < set(split_of.values())
+
+
+def test_patients_without_any_split_are_for_training(tmp_path):
+    cohort = build(SCHEMA, [[*row[:4], None, *row[5:]] for row in STAYS], CODES, MEASUREMENTS)
+    export(cohort, tmp_path)
+    events, _, split_of = read_meds(tmp_path / "meds")
+    assert set(events) == set(split_of.values()) == {"train"}
+    mapping = read_yaml(tmp_path / "meds" / "metadata" / "mapping.yaml")
+    assert mapping["splits"] == {}
+
+
+def test_numbers_that_32_bits_cannot_hold_are_text_too():
+    numbers = np.array([80.1, 1234.56, -0.000123, 999999.0, np.nan, 36.6111111, 2**24 + 1, 1e-7])
+    found = _exact_text(numbers).to_pylist()
+    assert found == [None] * 5 + ["36.6111111", "16777217", "1e-7"]
+
+
+@settings(max_examples=300)
+@given(st.floats(-1e12, 1e12))
+def test_a_number_without_text_has_its_decimals_in_32_bits(number):
+    if _exact_text(np.array([number])).to_pylist() == [None]:
+        assert float(str(np.float32(number))) == number
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (
+            {"variables": [Variable("a", "continuous"), Variable("a//UNK", "continuous", "b")]},
+            None,
+        ),
+        (
+            {
+                "variables": [
+                    Variable("a", "continuous", "b//c"),
+                    Variable("a//b", "continuous", "c"),
+                ]
+            },
+            "series 'a' and series 'a//b' would have the same code 'MEASUREMENT//a//b//c'",
+        ),
+        (
+            {
+                "covariates": [Covariate("s", "categorical", levels=["x"])],
+                "code_systems": [CodeSystem("S", "S")],
+            },
+            "covariate 's' has the code 'S//x' in MEDS, as if it were of code system 'S'",
+        ),
+    ],
+)
+def test_names_that_would_be_the_same_code_are_refused(schema, says, tmp_path):
+    cohort = build(Schema("s", "test", **schema), [], [], [])
+    if says is None:
+        export(cohort, tmp_path)
+        return
+    with pytest.raises(UserError, match=re.escape(says)):
+        export(cohort, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cohort"]
 
 
 def test_codes_are_described(hand):
@@ -194,7 +253,8 @@ def test_codes_are_described(hand):
         ("icd9_procedure", "0066", ("PROCEDURE//ICD//9//0066", ["ICD9Proc/00.66"])),
         ("icd10_diagnosis", "E119", ("DIAGNOSIS//ICD//10//E119", ["ICD10CM/E11.9"])),
         ("icd10_procedure", "0DB6", ("PROCEDURE//ICD//10//0DB6", ["ICD10PCS/0DB6"])),
-        ("atc", "N02", ("atc//N02", [])),
+        ("icd10_diagnosis", "E11.9", ("DIAGNOSIS//ICD//10//E119", ["ICD10CM/E11.9"])),
+        ("atc", "N02.1", ("atc//N02.1", [])),
     ],
 )
 def test_codes_are_written_as_in_public_extractions(system, code, expected):
@@ -219,9 +279,8 @@ def assert_cohort_comes_back(cohort, events):
     assert measured["code"].tolist() == [units[name] for name in expected["variable"]]
     # To the microsecond of the dates.
     np.testing.assert_allclose(measured["hours"], expected["hours"], rtol=0, atol=3e-10)
-    text = [None if pd.isna(x) else x for x in measured["text_value"]]
-    assert text == [None if pd.isna(x) else x for x in expected["level"]]
     given = expected["value"].notna().to_numpy()
+    assert measured["text_value"][~given].tolist() == expected["level"][~given].tolist()
     np.testing.assert_array_equal(
         measured["numeric_value"].to_numpy()[given],
         expected["value"].to_numpy()[given].astype("float32"),

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
-from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
+from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable, defines
 from synehrgy.errors import UserError
 from tests.cohorts import SMALL_SCHEMA, schemas
 
@@ -52,6 +53,32 @@ def schema(**parts):
             for column in ("subject_id", "stay_id", "hadm_id", "stay_index", "split", "los_hours")
         ),
         ({"labels": [Label("split", "Split", "phenotype")]}, "more than once: split"),
+        ({"labels": [Label("p", "P", "phenotype", also={"b": ["1"]})]}, "declared together"),
+        (
+            {"labels": [Label("p", "P", "phenotype", "a", ["1"], {"b": []})]},
+            "declared together",
+        ),
+        (
+            {
+                "labels": [Label("p", "P", "phenotype", "a", ["1"], {"b": ["1"]})],
+                "code_systems": [CodeSystem("a", "A")],
+            },
+            "'b' is no declared code system",
+        ),
+        (
+            {
+                "labels": [Label("p", "P", "phenotype", "a", ["1"], {"a": ["2"]})],
+                "code_systems": [CodeSystem("a", "A")],
+            },
+            "systems of label 'p': declared more than once: a",
+        ),
+        (
+            {
+                "labels": [Label("p", "P", "phenotype", "a", ["1"], {"b": ["2", "2"]})],
+                "code_systems": [CodeSystem("a", "A"), CodeSystem("b", "B")],
+            },
+            "codes of label 'p': declared more than once: 2",
+        ),
     ],
 )
 def test_bad_declaration_is_refused(parts, message):
@@ -77,6 +104,25 @@ def test_parts_by_kind_keep_their_declared_order():
 def test_declaration_survives_json(schema):
     content = json.loads(json.dumps(schema.to_dict()))
     assert Schema.from_dict(content, "file") == schema
+
+
+def test_a_label_may_be_defined_in_several_systems():
+    one = Label("p", "P", "phenotype", "a", ["1"])
+    two = Label("q", "Q", "phenotype", "a", ["1", "2"], also={"b": ["1"]})
+    systems = [CodeSystem("a", "A"), CodeSystem("b", "B")]
+    declared = schema(labels=[one, two, Label("r", "R", "phenotype")], code_systems=systems)
+    assert [label.definition for label in declared.labels] == [
+        *({"a": ["1"]}, {"a": ["1", "2"], "b": ["1"]}, {})
+    ]
+    content = json.loads(json.dumps(declared.to_dict()))
+    assert Schema.from_dict(content, "here") == declared
+    # Nothing new in the files of cohorts of one system.
+    assert ["also" in label for label in content["labels"]] == [False, True, False]
+    assert [label.definition for label in declared.part(codes=False).labels] == [{}, {}, {}]
+    codes = pd.DataFrame({"system": ["a", "b", "b", "a"], "code": ["1", "1", "2", "3"]})
+    assert defines(one, codes).tolist() == [True, False, False, False]
+    assert defines(two, codes).tolist() == [True, True, False, False]
+    assert not defines(declared.labels[2], codes).any()
 
 
 def test_keys_of_other_tools_are_ignored():

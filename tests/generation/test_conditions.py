@@ -162,6 +162,10 @@ def test_codes_by_name_by_beginning_and_by_system():
         {"icd9_diagnosis:4019", "icd9_diagnosis:4280", "icd9_procedure:0066"},
     ]
     assert texts(tokenizer, found.forbidden) == {"icd9_diagnosis:V5861", "icd9_diagnosis:0389"}
+    # With its point or without.
+    (pointed,) = asked(tokenizer, codes_any=["428.0", "99592.", "E878.*"]).codes
+    named = {"icd9_diagnosis:4280", "icd9_diagnosis:99592", "icd9_diagnosis:E8788"}
+    assert texts(tokenizer, pointed) == named
     # Of two systems, both.
     (both,) = asked(tokenizer, codes_any=["0*"]).codes
     assert texts(tokenizer, both) == {"icd9_diagnosis:0389", "icd9_procedure:0066"}

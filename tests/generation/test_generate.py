@@ -118,7 +118,11 @@ def test_csv_holds_the_same(trained, tmp_path):
     out = generate(settings_for(trained, tmp_path, "format=csv"))
     stays, codes, measurements = tables(out)
     read = {
-        name: pd.read_csv(out / "csv" / f"{name}.csv", dtype={"code": str, "level": str})
+        name: pd.read_csv(
+            out / "csv" / f"{name}.csv",
+            dtype={"code": str, "level": str},
+            float_precision="round_trip",
+        )
         for name in ("stays", "codes", "measurements")
     }
     assert read["stays"]["age"].tolist() == stays["age"].tolist()

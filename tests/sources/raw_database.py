@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-Row = dict[str, Any]
-Database = dict[str, list[Row]]
+from tests.sources.raw_tables import Database, Row, text_frames, write_frames
 
 INTIME = "2150-01-01 00:00:00"
 
 COLUMNS = {
     "PATIENTS": "row_id subject_id gender dob dod dod_hosp dod_ssn expire_flag",
-    "ADMISSIONS": "row_id subject_id hadm_id admittime dischtime deathtime diagnosis",
+    "ADMISSIONS": "row_id subject_id hadm_id admittime dischtime deathtime admission_type "
+    "admission_location discharge_location insurance language religion marital_status ethnicity "
+    "edregtime edouttime diagnosis",
     "ICUSTAYS": "row_id subject_id hadm_id icustay_id dbsource first_careunit last_careunit "
     "first_wardid last_wardid intime outtime los",
     "DIAGNOSES_ICD": "row_id subject_id hadm_id seq_num icd9_code",
@@ -26,12 +27,28 @@ COLUMNS = {
     "CHARTEVENTS": "row_id subject_id hadm_id icustay_id itemid charttime storetime cgid value "
     "valuenum valueuom warning error resultstatus stopped",
     "LABEVENTS": "row_id subject_id hadm_id itemid charttime value valuenum valueuom flag",
+    "OUTPUTEVENTS": "row_id subject_id hadm_id icustay_id charttime itemid value valueuom",
+    "INPUTEVENTS_MV": "row_id subject_id hadm_id icustay_id starttime endtime itemid amount "
+    "amountuom rate rateuom patientweight",
+    "INPUTEVENTS_CV": "row_id subject_id hadm_id icustay_id charttime itemid amount amountuom rate "
+    "rateuom",
+    "PROCEDUREEVENTS_MV": "row_id subject_id hadm_id icustay_id starttime endtime itemid value",
+    "PRESCRIPTIONS": "row_id subject_id hadm_id icustay_id startdate enddate drug",
+    "TRANSFERS": "row_id subject_id hadm_id icustay_id eventtype curr_careunit curr_wardid intime",
+    "DRGCODES": "row_id subject_id hadm_id drg_type drg_code description",
+    "D_ITEMS": "row_id itemid label",
+    "D_LABITEMS": "row_id itemid label loinc_code",
+    "D_ICD_PROCEDURES": "row_id icd9_code short_title long_title",
 }
 _WHOLE = {"row_id", "subject_id", "hadm_id", "icustay_id", "itemid", "seq_num", "cgid"} | {
     *("first_wardid", "last_wardid", "expire_flag", "warning", "error")
 }
 _TIMES = {"dob", "dod", "admittime", "dischtime", "deathtime", "intime", "outtime", "charttime"}
-_REAL = {"los", "valuenum"}
+TYPES = {
+    **dict.fromkeys(_WHOLE, "Int64"),
+    **dict.fromkeys(_TIMES, "datetime64[us]"),
+    **dict.fromkeys(("los", "valuenum"), "Float64"),
+}
 
 
 def at(hours: float) -> str:
@@ -100,37 +117,19 @@ def database(**tables: Sequence[Row]) -> Database:
 
 def frames(rows: Database) -> dict[str, pd.DataFrame]:
     """The tables as data frames of text, with all columns of the real tables; null is empty."""
-    return {
-        name: pd.DataFrame(
-            [{**row, "row_id": number} for number, row in enumerate(table)],
-            columns=COLUMNS[name].split(),
-            dtype="object",
-        ).map(lambda cell: None if pd.isna(cell) else str(cell))
+    numbered = {
+        name: [{**row, "row_id": number} for number, row in enumerate(table)]
         for name, table in rows.items()
     }
+    return text_frames(numbered, {name: names.split() for name, names in COLUMNS.items()})
 
 
 def write_database(rows: Database, folder: Path, form: str = "csv") -> Path:
     """Write a database as ``csv`` (upper case), ``csv.gz`` (lower case) or typed ``parquet``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in frames(rows).items():
-        if form == "csv":
-            frame.rename(columns=str.upper).to_csv(folder / f"{name}.csv", index=False)
-        elif form == "csv.gz":
-            frame.to_csv(folder / f"{name.lower()}.csv.gz", index=False)
-        else:
-            _typed(frame).to_parquet(folder / f"{name}.parquet", index=False)
-    return folder
-
-
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    kinds = dict.fromkeys(frame, "string")
-    kinds |= {column: "Int64" for column in _WHOLE if column in frame}
-    kinds |= {column: "Float64" for column in _REAL if column in frame}
-    numbers = [column for column in frame if column in _WHOLE | _REAL]
-    frame = frame.assign(**{column: pd.to_numeric(frame[column]) for column in numbers})
-    frame = frame.astype(kinds)
-    times = [column for column in frame if column in _TIMES]
-    return frame.assign(
-        **{column: pd.to_datetime(frame[column]).astype("datetime64[us]") for column in times}
-    )
+    found = frames(rows)
+    if form == "csv":
+        found = {name: frame.rename(columns=str.upper) for name, frame in found.items()}
+    if form == "csv.gz":
+        found = {name.lower(): frame for name, frame in found.items()}
+    return write_frames(found, folder, form, TYPES)

@@ -18,7 +18,7 @@ from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
 from synehrgy.sources import published
 from synehrgy.sources.download import TRIES, Published, download, read_checksums
-from synehrgy.sources.mimic3.tables import COLUMNS
+from synehrgy.sources.mimic3.tables import RELEASE
 from synehrgy.sources.published import download_tables
 from tests.conftest import SHARED
 from tests.sources.http_server import Server, serving
@@ -332,7 +332,7 @@ def test_one_command_downloads_the_demo_and_extracts_it(demo, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "CHARTEVENTS.csv: 100%" in done.stderr
     assert "Next: python train.py data=mimic3_demo" in done.stdout
-    tables = {f"{name.upper()}.csv" for name in COLUMNS}
+    tables = {f"{name.upper()}.csv" for name in RELEASE.columns}
     # Only what the extraction needs.
     assert set(names(tmp_path / "raw")) == {*tables, "SHA256SUMS.txt"}
     assert read_cohort(tmp_path / "cohort").n_patients == 10
@@ -343,12 +343,12 @@ def test_one_command_downloads_the_demo_and_extracts_it(demo, tmp_path):
 
 
 def test_only_what_is_missing_or_changed_comes_again(demo, tmp_path):
-    download_tables(f"{demo.url}/demo", tmp_path / "raw", COLUMNS, progress=False)
+    download_tables(f"{demo.url}/demo", tmp_path / "raw", RELEASE.columns, progress=False)
     (tmp_path / "raw" / "PATIENTS.csv").unlink()
     with (tmp_path / "raw" / "LABEVENTS.csv").open("a") as file:
         file.write("\n")
     demo.asked.clear()
-    download_tables(f"{demo.url}/demo", tmp_path / "raw", COLUMNS, progress=False)
+    download_tables(f"{demo.url}/demo", tmp_path / "raw", RELEASE.columns, progress=False)
     assert sorted(demo.asked) == [("/demo/LABEVENTS.csv", 0), ("/demo/PATIENTS.csv", 0)]
 
 
@@ -510,7 +510,7 @@ def test_the_checksums_are_those_of_the_benchmark_s_lists():
 def test_the_open_demo_over_a_bad_line(server, tmp_path):
     """To the finished cohort, over connections that break."""
     (tmp_path / "server" / "demo").mkdir(parents=True)
-    for name in COLUMNS:
+    for name in RELEASE.columns:
         file = DEMO / f"{name.upper()}.csv.gz"
         (tmp_path / "server" / "demo" / file.name).write_bytes(file.read_bytes())
     publish(server, tmp_path / "server" / "demo")

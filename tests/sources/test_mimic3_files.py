@@ -18,7 +18,7 @@ from synehrgy.cohort import read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import REPOSITORY
 from synehrgy.sources.mimic3 import extract
-from synehrgy.sources.mimic3.splits import Splits
+from synehrgy.sources.splits import Splits
 from tests.sources.raw_database import (
     Database,
     admission,
@@ -132,7 +132,7 @@ def test_the_cohort_does_not_depend_on_the_buckets(
 ) -> None:
     raw = write_database(several_patients(), tmp_path / "raw")
     extract(raw, tmp_path / "one", progress=False)
-    monkeypatch.setattr("synehrgy.sources.mimic3.events.BUCKET_ROWS", 25)
+    monkeypatch.setattr("synehrgy.sources.extraction.events.BUCKET_ROWS", 25)
     extract(raw, tmp_path / "many", progress=False)
     for table in TABLES:
         one, many = (
@@ -404,7 +404,7 @@ def test_a_cut_gzip_file_is_refused_by_an_old_duckdb_too(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would take the rows that are there for all."""
-    monkeypatch.setattr("synehrgy.sources.mimic3.tables._TAKES_CUT_FILES", True)
+    monkeypatch.setattr("synehrgy.sources.reading._TAKES_CUT_FILES", True)
     cut_gzip(raw)
     with pytest.raises(UserError, match=r"CHARTEVENTS\.csv\.gz cannot be read: .*end-of-stream"):
         extract(raw, tmp_path / "cohort", progress=False)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synehrgy.cohort import Cohort, read_cohort
-from synehrgy.sources.mimic3 import extract
-from synehrgy.sources.mimic3.resources import PROFILES, read_labels, read_profile
+from synehrgy.sources.extraction.resources import PROFILES, read_labels
+from synehrgy.sources.mimic3 import MIMIC3, extract
 from tests.sources.raw_database import (
     Database,
     Row,
@@ -383,13 +383,15 @@ def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_paper_profile_has_the_41_series() -> None:
-    assert len(read_profile("paper").item_sets) == 41
-    assert sum(len(ids) for s in read_profile("paper").item_sets for ids in s.items.values()) == 132
+    assert len(MIMIC3.profile("paper").item_sets) == 41
+    assert (
+        sum(len(ids) for s in MIMIC3.profile("paper").item_sets for ids in s.items.values()) == 132
+    )
 
 
 def test_the_clinical_profile_has_inr_beside_them() -> None:
     paper, clinical = (
-        {item_set.name for item_set in read_profile(name).item_sets} for name in PROFILES
+        {item_set.name for item_set in MIMIC3.profile(name).item_sets} for name in PROFILES
     )
     assert clinical - paper == {"INR"}
     assert paper <= clinical
@@ -398,11 +400,11 @@ def test_the_clinical_profile_has_inr_beside_them() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_item_sets_are_consistent(profile: str) -> None:
     seen: set[int] = set()
-    for item_set in read_profile(profile).item_sets:
+    for item_set in MIMIC3.profile(profile).item_sets:
         items = {item for ids in item_set.items.values() for item in ids}
         assert not items & seen, item_set.name
         seen |= items
-        assert {*item_set.preferred, *item_set.fahrenheit} <= items
+        assert {*item_set.preferred, *item_set.units} <= items
         assert (item_set.kind == "categorical") == bool(item_set.levels)
         spellings = [text for texts in item_set.levels.values() for text in texts]
         assert len(set(spellings)) == len(spellings)

@@ -463,3 +463,26 @@ def test_a_parent_defines_a_label_only_if_all_that_it_stands_for_do(how):
     counts = label_contradictions(tokenizer, encode(tokenizer, cohort))
     assert counts["codes_without_label"] == 0
     assert counts["label_without_codes"] == (1 if how == "drop" else 0)
+
+
+def test_a_label_of_two_systems_follows_from_the_codes_of_either():
+    """The same text means something else in another system."""
+    label = Label("p", "P", "phenotype", "icd9_diagnosis", ["0389"], {"icd10_diagnosis": ["A419"]})
+    systems = [CodeSystem("icd9_diagnosis", "D9"), CodeSystem("icd10_diagnosis", "D10")]
+    schema = Schema("s", "test", labels=[label], code_systems=systems)
+    listed = [("icd9_diagnosis", "0389"), ("icd10_diagnosis", "A419"), ("icd9_diagnosis", "A419")]
+    stays = [[i, i, None, 0, "train", int(i < 2), None] for i in range(3)]
+    codes = [[i, 0, system, code] for i, (system, code) in enumerate(listed)]
+    tokenizer = Tokenizer.fit(build(schema, stays, codes, []), TokenSettings(min_code_count=1))
+    defined = tokenizer.defined_labels
+    words = {"icd9_diagnosis:0389", "icd10_diagnosis:A419"}
+    for matrix in (defined.implied_by, defined.supported_by):
+        assert {tokenizer.vocabulary[i] for i in np.flatnonzero(matrix[0])} == words
+    assert tokenizer.explained == ["p"]
+    cohort = build(schema, stays, codes, [])
+    counts = label_contradictions(tokenizer, encode(tokenizer, cohort))
+    assert counts["codes_without_label"] == counts["label_without_codes"] == 0
+    without = build(schema, [[*row[:5], 0, None] for row in stays], codes, [])
+    counts = label_contradictions(tokenizer, encode(tokenizer, without))
+    assert counts["codes_without_label"] == 2
+    assert '"also": {' in tokenizer.to_json()

@@ -118,7 +118,8 @@ class _Attack:
         self.space = space_of(bench)
         self.schema = bench.train.schema
         vocabulary = self.space.vocabulary
-        telling = {f"{x.system}:{code}" for x in self.schema.labels for code in x.codes}
+        defining = [item for x in self.schema.labels for item in x.definition.items()]
+        telling = {f"{system}:{code}" for system, codes in defining for code in codes}
         chance = np.random.default_rng(bench.seed).random(len(vocabulary)) < 0.5
         known = chance & ~np.isin(vocabulary.to_numpy(dtype=object), list(telling))
         self.known = sparse.diags_array(known.astype(np.float32))

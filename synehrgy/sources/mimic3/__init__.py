@@ -1,6 +1,11 @@
 """MIMIC-III: from the raw tables to a cohort."""
 
-from synehrgy.sources.mimic3.extraction import extract
-from synehrgy.sources.mimic3.summary import ExtractionSummary
+from functools import partial
 
-__all__ = ["ExtractionSummary", "extract"]
+from synehrgy.sources.extraction import ExtractionSummary
+from synehrgy.sources.extraction import extract as extract_hospital
+from synehrgy.sources.mimic3.hospital import MIMIC3
+
+extract = partial(extract_hospital, MIMIC3)
+
+__all__ = ["MIMIC3", "ExtractionSummary", "extract"]
