@@ -21,6 +21,7 @@ class Stream(IntEnum):
     EXPLAIN = 5
     WINDOW = 6
     DROPOUT = 7
+    CHANGE = 8
     # Of training: each epoch has two of its own, from here on.
     EPOCH = 1000
 

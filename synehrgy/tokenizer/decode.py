@@ -154,8 +154,25 @@ class _Decoder:
             elif numbers is not None:
                 u = self._covariate_draws(number, self.stay[at], index)
                 value[self.stay[at]] = numbers.decode(index, u, self.how)
+                if self.how == "empirical" and covariate.name in self.tokenizer.changes:
+                    self._follow(covariate.name, numbers, self.stay[at], index, value)
             columns[covariate.name] = value
         return columns
+
+    def _follow(self, name: str, numbers: Bins, stay: Ints, bins: Ints, value: Floats) -> None:
+        """Draw the values of later stays anew, by their change from the stay before, in place."""
+        place = self.stay_index[stay]
+        u = uniforms(self.seed, Stream.CHANGE, self.numbers[self.stay_record[stay]], place)
+        rises = self.tokenizer.rules.get(name) == "rising"
+        for index in range(1, int(place.max(initial=0)) + 1):
+            here = np.flatnonzero(place == index)
+            before, plain = value[stay[here] - 1], value[stay[here]]
+            low, high = numbers.bounds(bins[here])
+            if rises:
+                low = np.minimum(np.fmax(low, before), high)
+            drawn = self.tokenizer.changes[name].draw(before, low, high, u[here])
+            drawn = np.where(np.isnan(drawn), plain, np.round(drawn, numbers.decimals))
+            value[stay[here]] = np.clip(drawn, low, high)
 
     def _covariate_draws(self, covariate: int, stay: Ints, bins: Ints) -> Floats:
         """One draw for all stays of a patient, so that age does not fall within its bin."""

@@ -124,6 +124,14 @@ class Bins:
         drawn[known] = np.clip(value, low, high)
         return drawn
 
+    def bounds(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest number of each bin; those at the ends reach to what was seen there."""
+        low = np.nextafter(self.edges[:-1], np.inf)
+        high = self.edges[1:].copy()
+        low[0] = min([self.edges[0], *self.quantiles[0][:1]])
+        high[-1] = max([self.edges[-1], *self.quantiles[-1][-1:]])
+        return np.minimum(low, high)[tokens], high[tokens]
+
     def without_quantiles(self) -> "Bins":
         """The same bins, of which nothing but the edges is known."""
         return replace(self, quantiles=[[] for _ in self.quantiles], discrete=False)

@@ -16,6 +16,7 @@ from synehrgy.cohort import Cohort, Covariate, Schema
 from synehrgy.errors import UserError
 from synehrgy.files import read_json, write_text
 from synehrgy.settings import TokenSettings, VariableSettings
+from synehrgy.tokenizer.changes import Changes, fit_changes
 from synehrgy.tokenizer.clock import clock_minutes, clock_texts, clock_word
 from synehrgy.tokenizer.fitting import (
     check_settings,
@@ -41,7 +42,7 @@ from synehrgy.tokenizer.grammar import (
 from synehrgy.tokenizer.quantities import Bins, Digits, quantity_from_json
 from synehrgy.tokenizer.relations import Relations
 
-TOKENIZER_VERSION = 3
+TOKENIZER_VERSION = 4
 
 _REMEDY = "Run preprocess.py again for the file of a cohort, train.py for that of a model."
 
@@ -125,6 +126,7 @@ class Tokenizer:
         stands_for: rare codes that a kept one stands for, by system.
         explained: labels that are asked to have a code that explains them.
         rules: covariates that are ``rising`` or ``constant`` over a patient's admissions.
+        changes: of continuous covariates written in bins, from a stay to the next.
         relations: what the values of one time point have in common.
         free_order: sections whose facts may come in any order: ``labels``, ``series``.
         no_series: whether records have no time points, though the vocabulary could say them.
@@ -142,6 +144,7 @@ class Tokenizer:
     stands_for: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     explained: list[str] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)
     relations: Relations = field(default_factory=Relations)
     free_order: list[str] = field(default_factory=list)
     no_series: bool = False
@@ -179,6 +182,7 @@ class Tokenizer:
             stands_for,
             fit_explained(train, codes, stands_for),
             fit_rules(cohort, settings.within_patient, covariate_numbers),
+            fit_changes(train, [n for n, q in covariate_numbers.items() if isinstance(q, Bins)]),
             Relations.fit(train),
         )
 
@@ -199,6 +203,7 @@ class Tokenizer:
             self,
             covariate_numbers=plain(self.covariate_numbers),
             variable_numbers=plain(self.variable_numbers),
+            changes={},
             gaps=self.gaps.without_quantiles(),
             seconds=self.seconds.without_quantiles(),
         )
@@ -441,6 +446,7 @@ class Tokenizer:
             "stands_for": self.stands_for,
             "explained": self.explained,
             "rules": self.rules,
+            "changes": {name: found.quantiles for name, found in self.changes.items()},
             "relations": self.relations.to_json(),
             "free_order": self.free_order,
             "no_series": self.no_series,
@@ -506,6 +512,7 @@ class Tokenizer:
             content["stands_for"],
             content["explained"],
             content["rules"],
+            {name: Changes(found) for name, found in content["changes"].items()},
             Relations.from_json(content["relations"]),
             content["free_order"],
             content["no_series"],

@@ -275,7 +275,7 @@ def test_the_file_is_readable_and_gives_the_same_tokenizer(tokenizer, tmp_path):
     assert loaded.to_json() == tokenizer.to_json()
     assert (loaded.schema, loaded.settings) == (tokenizer.schema, tokenizer.settings)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
-    assert content["tokenizer_version"] == 3
+    assert content["tokenizer_version"] == 4
     assert "Heart Rate" in content["variable_numbers"]
     assert content["vocabulary"] == tokenizer.vocabulary
 
@@ -322,7 +322,7 @@ def test_damaged_or_edited_file_is_refused(tokenizer, tmp_path, damage, message)
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(4, "Update synehrgy"), (2, "Run preprocess.py again"), (None, "is not a tokenizer")],
+    [(5, "Update synehrgy"), (3, "Run preprocess.py again"), (None, "is not a tokenizer")],
 )
 def test_files_of_other_versions_are_refused(tokenizer, tmp_path, version, message):
     content = json.loads(tokenizer.to_json()) | {"tokenizer_version": version}
