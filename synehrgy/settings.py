@@ -334,7 +334,7 @@ class HyperParameters:
     )
     lr: float = setting(MISSING, "peak learning rate", above=0.0, by_group=True)
     min_lr_ratio: float = setting(
-        0.1, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0
+        0.0, "learning rate at the end, as a share of the peak", minimum=0.0, maximum=1.0
     )
     warmup: float = setting(
         0.02, "share of all steps in which the rate rises", minimum=0.0, maximum=1.0

@@ -62,6 +62,7 @@ class GPTPaper(TrainedGPT):
                 mini_batch=s.mini_batch,
                 n_accum=s.n_accum,
                 lr=s.lr,
+                min_lr_ratio=0.1,
                 optimiser="adamw",
             ),
             "train": TrainSettings(epochs=s.epochs, patience=s.patience),

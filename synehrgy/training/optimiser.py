@@ -93,7 +93,11 @@ class Optimiser:
 
 
 def learning_rate(step: int, total: int, hparams: HyperParameters) -> float:
-    """Linear warm-up, then a cosine down to ``min_lr_ratio`` of the peak."""
+    """Linear warm-up, then a cosine down to ``min_lr_ratio`` of the peak.
+
+    Down to nothing by default: the steps of the end are noise, and what is rare in a batch, such
+    as the first tokens of a record, is then off by tens of percent (Bergsma et al., ICLR 2025).
+    """
     warmup = round(hparams.warmup * total)
     if step < warmup:
         return hparams.lr * (step + 1) / warmup
