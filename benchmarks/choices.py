@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,6 +34,7 @@ from synehrgy.model import Cache
 from synehrgy.settings import ModelSettings, TokenSettings
 from synehrgy.sources import simulated_cohort
 from synehrgy.tokenizer import find_faults, segments
+from synehrgy.tokenizer.changes import Changes
 from synehrgy.tokenizer.encode import Records
 from synehrgy.tokenizer.grammar import END, START
 from synehrgy.training.checkpoint import load_run
@@ -56,12 +58,14 @@ class Variant:
         fit: changes of the groups ``tokens``, ``model``, ``hparams`` and ``train``.
         sampling: arguments of ``SynEHRgy.generate``.
         carried: whether a further segment is told the last values.
+        followed: whether ages of later stays follow those before.
     """
 
     name: str
     fit: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     carried: bool = True
+    followed: bool = True
 
     @property
     def fit_key(self) -> str:
@@ -73,6 +77,7 @@ VARIANTS = [
     Variant("ours"),
     Variant("numbers drawn evenly in a bin", sampling={"value_decoding": "uniform"}),
     Variant("... and ten bins of equal width", UNIFORM_BINS, {"value_decoding": "uniform"}),
+    Variant("ages drawn inside their bins", followed=False),
     Variant("top_k=50", sampling={"top_k": 50}),
     Variant("values may contradict each other", sampling={"value_contradictions": "leave"}),
     Variant("labels may contradict codes", sampling={"label_contradictions": "count"}),
@@ -84,6 +89,7 @@ VARIANTS = [
     Variant("segments without last values", carried=False),
     Variant("tokens have nothing in common", {"model": {"shared": False}}),
     Variant("model=gpt", PUBLISHED_MODEL),
+    Variant("the learning rate ends at a tenth", {"hparams": {"min_lr_ratio": 0.1}}),
     Variant("codes in their order", {"train": {"code_shuffle": False}}),
     Variant("2 epochs", {"train": {"epochs": 2}}),
     Variant("10 epochs", {"train": {"epochs": 10}}),
@@ -118,7 +124,8 @@ class Varied(Ours):
 def choices_of(variant: Variant) -> Iterator[None]:
     """What is no setting, for as long as it is needed."""
     share = segments.VALUES_SHARE if variant.carried else 2**60
-    with patch.object(segments, "VALUES_SHARE", share):
+    draw = Changes.draw if variant.followed else lambda self, before, *_: np.full_like(before, nan)
+    with patch.object(segments, "VALUES_SHARE", share), patch.object(Changes, "draw", draw):
         yield
 
 
