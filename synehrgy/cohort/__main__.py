@@ -74,6 +74,11 @@ def _check(options: argparse.Namespace) -> int:
         following = f"python preprocess.py data=tables data.raw_dir={folder}"
         if options.declaration is not None:
             following += f" data.declaration={options.declaration}"
+    elif folder.is_dir() and not is_cohort(folder):
+        raise UserError(
+            f"{folder} is no cohort and has no {FILE}, which says what its tables are. "
+            f"python -m synehrgy.cohort declare {folder} writes a draft of it."
+        )
     else:
         limits = known_limits(read_schema(folder)[0])
         checked = check_cohort(folder, limits=limits, figure=figure)

@@ -75,7 +75,10 @@ def check_cohort(
     odd = in_words("What looks odd", hints(about), "nothing")
     parts = [wrong, report(about), odd]
     if figure is not None:
-        parts.append(f"Figure: {draw(about, figure)}")
+        try:
+            parts.append(f"Figure: {draw(about, figure)}")
+        except OSError as error:
+            parts.append(f"No figure: {error}. --figure <file.png> writes it elsewhere.")
     return Checked("\n\n".join(parts), True)
 
 

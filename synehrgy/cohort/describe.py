@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 
 from synehrgy.cohort.io import read_schema, read_stays
-from synehrgy.cohort.schema import Schema
+from synehrgy.cohort.schema import Label, Schema
 from synehrgy.cohort.tables import TABLES
 
 # Numbers that stand for "unknown" in many tables.
@@ -48,6 +48,7 @@ class Description:
         n_points: time points.
         n_measured: stays with a measurement.
         n_late: measurements after the end of their stay.
+        disagreeing: stays whose label is not what its codes say, by label of those with codes.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Description:
     n_points: int
     n_measured: int
     n_late: int
+    disagreeing: pd.Series
 
 
 def describe(path: Path, limits: Mapping[str, Limits] | None = None) -> Description:
@@ -89,6 +91,11 @@ def describe(path: Path, limits: Mapping[str, Limits] | None = None) -> Descript
             connection.read_parquet(file).create_view(name)
         connection.execute(f"CREATE TABLE numbers AS {_NUMBERS}")
         found = {name: connection.sql(sql).df() for name, sql in _QUERIES.items()}
+        disagreeing = {
+            label.column: _n_disagreeing(connection, label)
+            for label in schema.labels
+            if label.definition
+        }
     numbers = found["numbers"].merge(found["impossible"], "left", on="variable")
     limited = numbers["variable"].isin(list(limits or {}))
     numbers.loc[limited & numbers["n_impossible"].isna(), "n_impossible"] = 0
@@ -106,7 +113,24 @@ def describe(path: Path, limits: Mapping[str, Limits] | None = None) -> Descript
         n_points=totals["n_points"],
         n_measured=totals["n_measured"],
         n_late=totals["n_late"],
+        disagreeing=pd.Series(disagreeing, dtype="int64"),
     )
+
+
+def _n_disagreeing(connection: duckdb.DuckDBPyConnection, label: Label) -> int:
+    """Stays whose label is not what its codes say."""
+    pairs = [(system, code) for system, codes in label.definition.items() for code in codes]
+    connection.register("defining", pd.DataFrame(pairs, columns=["system", "code"]))
+    column = '"' + label.column.replace('"', '""') + '"'
+    rows = connection.sql(
+        f"""
+        SELECT count(*) FROM stays WHERE ({column} = 1) <> (stay_id IN (
+            SELECT stay_id FROM codes SEMI JOIN defining
+                ON codes.system = defining.system AND codes.code = defining.code
+        ))
+        """
+    ).fetchall()
+    return int(rows[0][0])
 
 
 _NUMBERS = """

@@ -133,8 +133,9 @@ def _histogram(values: pd.Series, unit: str) -> Callable[["Axes"], None]:
     known = values.dropna()
     if not len(known):
         return lambda place: place.set_axis_off()
-    ends = known.quantile([0.005, 0.995]).to_numpy()
-    counts, edges = np.histogram(known, bins=N_BINS, range=(ends[0], max(ends[1], ends[0] + 1e-9)))
+    low, high = known.quantile([0.005, 0.995])
+    # All the same is a bin in the middle.
+    counts, edges = np.histogram(known, bins=N_BINS, range=(low, high))
     return _steps(counts, edges, unit)
 
 

@@ -78,6 +78,9 @@ def _of_labels(about: Description) -> Iterator[str]:
         if min(n, rest) < FEW:
             do = "have" if n < rest else "do not have"
             yield f"Only {min(n, rest):,} stays {do} the label {label.column}."
+    for column, n in about.disagreeing.items():
+        if n:
+            yield f"In {n:,} stays the label {column} is not what the codes that define it say."
 
 
 def _of_codes(about: Description) -> Iterator[str]:

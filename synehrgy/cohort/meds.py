@@ -135,7 +135,7 @@ def export_meds(cohort: Path, path: Path) -> list[Path]:
         ]
         pq.write_table(pa.Table.from_pylist(rows, CODES), folder / files[1])
         pq.write_table(pa.concat_tables([SPLITS.empty_table(), *splits]), folder / files[2])
-        text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=100)
+        text = yaml.safe_dump(mapping, sort_keys=False, width=100)
         write_text(folder / MAPPING_FILE, text)
     return [Path(path) / file for file in files]
 
@@ -145,7 +145,9 @@ def _is_ours(path: Path) -> bool:
     if {entry.name for entry in path.iterdir()} != {"data", "metadata"} or not about.is_file():
         return False
     content = read_json(about)
-    return isinstance(content, dict) and content.get("etl_name") == ETL_NAME
+    # Others of our programs write datasets, too, but no mapping.
+    is_export = isinstance(content, dict) and content.get("etl_name") == ETL_NAME
+    return is_export and (path / MAPPING_FILE).is_file()
 
 
 def _dataset(schema: Schema) -> dict[str, Any]:
@@ -164,20 +166,20 @@ def coded(system: str, code: str) -> tuple[str, list[str]]:
 
     ICD codes are written as in the public extraction of MIMIC-IV: ``DIAGNOSIS//ICD//9//0389`` with
     the parent ``ICD9CM/038.9``, ``PROCEDURE//ICD//9//3893`` with ``ICD9Proc/38.93``. Others are
-    ``<system>//<code>``. A code with its point is the same as one without.
+    ``<system>//<code>``. The parents of a code with its point are those of one without.
     """
     prefix = system_prefix(system)
     found = re.fullmatch(r"icd(9|10)_(diagnosis|procedure)", system)
     if not found:
         return prefix + code, []
     version, kind = found.groups()
-    code = code.replace(".", "")
+    written, code = code, code.replace(".", "")
     vocabulary = {"diagnosis": "CM", "procedure": "Proc" if version == "9" else "PCS"}[kind]
     point = CATEGORY[f"icd9_{kind}" if version == "9" else "icd10"]
     point += version == "9" and code.startswith("E")
     pointed = vocabulary != "PCS" and len(code) > point
     norm = f"{code[:point]}.{code[point:]}" if pointed else code
-    return prefix + code, [f"ICD{version}{vocabulary}/{norm}"]
+    return prefix + written, [f"ICD{version}{vocabulary}/{norm}"]
 
 
 def _events(cohort: Cohort, described: Described) -> pa.Table:

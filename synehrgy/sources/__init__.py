@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from synehrgy.sources.extraction import Hospital
 
 # Where those who have no raw files of a source yet get them.
-WHERE = {"mimic3": "MIMIC-III v1.4 needs credentials: https://physionet.org/content/mimiciii/1.4/"}
+WHERE = {
+    "mimic3": "MIMIC-III v1.4 needs credentials: https://physionet.org/content/mimiciii/1.4/",
+    "mimic4": "MIMIC-IV needs credentials: https://physionet.org/content/mimiciv/3.1/",
+    "eicu": "eICU-CRD v2.0 needs credentials: https://physionet.org/content/eicu-crd/2.0/",
+}
 
 
 def make_cohort(
@@ -124,6 +128,11 @@ def _downloaded(data: DataSettings) -> DataSettings:
             raise UserError("data.download_dir=<folder> is needed for what data.url has.")
         download_tables(data.url, Path(raw_dir), tables[data.source])
     if split_dir == "benchmark":
+        if data.source in ("mimic4", "eicu"):
+            raise UserError(
+                "data.split_dir=benchmark lists patients of MIMIC-III. Leave it out for "
+                f"data={data.source}: patients are split by a hash of their number."
+            )
         split_dir = str(workspace() / "data" / "raw" / "mimic3-benchmarks")
         download_benchmark_lists(Path(split_dir))
     return replace(data, raw_dir=raw_dir, split_dir=split_dir)

@@ -1,6 +1,7 @@
 """Which split each patient belongs to."""
 
 import csv
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -71,8 +72,8 @@ def _split_by_hash(subject: int | str) -> str:
 
 
 def _plain(subject: int | str) -> str:
-    """A subject as text: a whole number without leading zeros."""
-    text = str(subject).strip()
+    """A subject as text: a whole number without leading zeros, or zeros after its point."""
+    text = re.sub(r"^(\d+)\.0+$", r"\1", str(subject).strip())
     return str(int(text)) if text.isdecimal() else text
 
 

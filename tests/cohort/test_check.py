@@ -232,3 +232,19 @@ def test_the_command_on_tables(tmp_path, capsys):
     (folder / "codes.csv").unlink()
     assert main(["check", str(folder), "--no-figure", *mine]) == 1
     assert "codes.csv does not exist (codes.file)" in capsys.readouterr().out
+
+
+def test_labels_that_their_codes_contradict(tmp_path):
+    cohort = small_cohort(40)
+    schema = cohort.schema
+    defined = replace(schema.labels[1], system="icd9_diagnosis", codes=["0389"])
+    schema = replace(schema, labels=[schema.labels[0], defined, schema.labels[2]])
+    having = cohort.codes.loc[cohort.codes["code"] == "0389", "stay_id"]
+    has = cohort.stays["stay_id"].isin(having).astype("int8")
+    for name, column in (("right", has), ("wrong", 0 * has)):
+        stays = cohort.stays.assign(**{defined.column: column})
+        write(replace(cohort, schema=schema, stays=stays), tmp_path / name)
+    text = check_cohort(tmp_path / "wrong", progress=False).text
+    assert f"In {has.sum():,} stays the label {defined.column} is not what the codes" in text
+    text = check_cohort(tmp_path / "right", progress=False).text
+    assert "is not what the codes" not in text

@@ -253,7 +253,7 @@ def test_codes_are_described(hand):
         ("icd9_procedure", "0066", ("PROCEDURE//ICD//9//0066", ["ICD9Proc/00.66"])),
         ("icd10_diagnosis", "E119", ("DIAGNOSIS//ICD//10//E119", ["ICD10CM/E11.9"])),
         ("icd10_procedure", "0DB6", ("PROCEDURE//ICD//10//0DB6", ["ICD10PCS/0DB6"])),
-        ("icd10_diagnosis", "E11.9", ("DIAGNOSIS//ICD//10//E119", ["ICD10CM/E11.9"])),
+        ("icd10_diagnosis", "E11.9", ("DIAGNOSIS//ICD//10//E11.9", ["ICD10CM/E11.9"])),
         ("atc", "N02.1", ("atc//N02.1", [])),
     ],
 )

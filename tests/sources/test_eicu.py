@@ -62,7 +62,7 @@ def test_a_cohort_of_each_form(tmp_path: Path, form: str) -> None:
     cohort = read_cohort(tmp_path / "cohort")
     assert cohort.schema.name == cohort.schema.source == "eicu"
     columns = ["subject_id", "stay_id", "hadm_id", "age", "gender", "los_hours"]
-    assert cohort.stays[columns].to_numpy().tolist() == [[21, 100, 10, 70, "F", 48]]
+    assert cohort.stays[columns].to_numpy().tolist() == [[2000001, 100, 10, 70, "F", 48]]
     assert cohort.measurements[["hours", "variable", "value"]].to_numpy().tolist() == [
         [1, "Albumin", 3.5],
         [1, "Basophils", 0.4],
@@ -198,7 +198,7 @@ def test_ages_genders_deaths_and_lengths(tmp_path: Path) -> None:
                 hospitaldischargestatus=status,
                 unitdischargeoffset=minutes,
             )
-            for n, (age, gender, status, minutes, _) in enumerate(facts)
+            for n, (age, gender, status, minutes, _) in enumerate(facts, start=1)
         ]
     )
     cohort = cohort_of(tmp_path, rows)
@@ -206,7 +206,18 @@ def test_ages_genders_deaths_and_lengths(tmp_path: Path) -> None:
     stays = cohort.stays[columns].astype(object)
     stays = stays.where(stays.notna(), None)
     assert [tuple(row) for row in stays.to_numpy()] == [expected for *_, expected in facts]
-    assert cohort.stays["subject_id"].tolist() == [30, 31, 32, 33]
+    assert cohort.stays["subject_id"].tolist() == [3000001, 3000002, 3000003, 3000004]
+
+
+def test_patients_of_other_hospitals_are_others(tmp_path: Path) -> None:
+    rows = several([patient(uniquepid="003-1234"), patient(uniquepid="031-234", gender="Male")])
+    assert cohort_of(tmp_path, rows).stays["subject_id"].tolist() == [3001234, 31000234]
+
+
+def test_a_death_is_the_last_stay(tmp_path: Path) -> None:
+    rows = several([patient(hospitaldischargestatus="Expired"), patient()])
+    stays = cohort_of(tmp_path, rows).stays
+    assert stays["in_hospital_mortality"].tolist() == [0, 1]
 
 
 def test_stays_of_a_patient_are_ordered_by_age_and_year(tmp_path: Path) -> None:
@@ -219,7 +230,7 @@ def test_stays_of_a_patient_are_ordered_by_age_and_year(tmp_path: Path) -> None:
         ]
     )
     stays = cohort_of(tmp_path, rows).stays
-    assert stays["subject_id"].tolist() == [21, 21, 21, 3012345]
+    assert stays["subject_id"].tolist() == [2000001, 2000001, 2000001, 30012345]
     assert stays["stay_id"].tolist() == [102, 101, 100, 103]
     assert stays["stay_index"].tolist() == [0, 1, 2, 0]
 
@@ -354,7 +365,7 @@ def test_stays_of_a_patient_have_nothing_to_do_with_each_other(tmp_path: Path) -
     ]
 
 
-def test_of_a_monitor_the_first_value_of_each_hour_is_taken(tmp_path: Path) -> None:
+def test_of_a_monitor_one_row_of_each_hour_is_taken(tmp_path: Path) -> None:
     rows = database(
         nursecharting=[],
         # Rows of five minutes that begin two minutes after admission.

@@ -51,6 +51,8 @@ def mimic4_shards() -> dict[str, list[list[Any]]]:
         *admitted(1, (2, "LAB//SPECIMEN_COLLECTED//50912")),
         [1, 3, "LAB//RESULT//50912//mg/dL", 1.2, "1.2", 10],
         [1, 3, "LAB//RESULT//50912//mg/dL", 9.9, "9.9"],
+        # De-identified texts leave their number.
+        [1, 3, "LAB//RESULT//50971//mEq/L", 4.5, "___", 10],
         [1, 4, "LAB//220045//bpm", 90.0, "90", 10, 999],
         *in_unit(1, (48, "ICU_DISCHARGE//MICU")),
         *admitted(
@@ -131,6 +133,7 @@ def test_mimic4_as_the_public_tools_extract_it(tmp_path: Path) -> None:
         [100, 1.0, "Heart Rate", 80.0, None],
         [100, 1.0, "Temperature", pytest.approx(37.0), None],
         [100, 3.0, "Creatinine", 1.2, None],
+        [100, 3.0, "Potassium", 4.5, None],
         [500, 2.0, "Creatinine", 2.5, None],
     ]
     assert cohort.provenance["config"]["raw_dir"] == str(folder)
@@ -488,3 +491,76 @@ def test_a_mapping_may_be_a_file_anywhere(ward: Path, tmp_path: Path) -> None:
     cohort = read_cohort(tmp_path / "cohort")
     assert np.nanmax(cohort.measurements["value"]) == 400
     assert cohort.provenance["mapping"] == file.read_text()
+
+
+def test_columns_may_be_called_as_those_of_a_query(tmp_path: Path) -> None:
+    cohort = small_cohort(30)
+    schema = cohort.schema
+    names = [*(c.name for c in schema.covariates), *(x.column for x in schema.labels)]
+    odd_names = dict(zip(names, ("place", "row", "birth", "a", "A"), strict=True))
+    odd = replace(
+        cohort,
+        schema=replace(
+            schema,
+            covariates=[replace(c, name=odd_names[c.name]) for c in schema.covariates],
+            labels=[replace(x, column=odd_names[x.column]) for x in schema.labels],
+        ),
+        stays=cohort.stays.rename(columns=odd_names),
+    )
+    write(odd, tmp_path / "odd")
+    export_meds(tmp_path / "odd", tmp_path / "meds")
+    extract_meds(tmp_path / "meds", tmp_path / "again", progress=False)
+    again = read_cohort(tmp_path / "again")
+    pd.testing.assert_frame_equal(again.stays, read_cohort(tmp_path / "odd").stays)
+
+
+PRESSURES = {
+    "source": "ward",
+    "stays": {"begin": "IN", "end": "OUT"},
+    "codes": {"systems": [{"name": "icd10_diagnosis", "code": "DX//{code}"}]},
+    "labels": [{"column": "sepsis", "kind": "phenotype", "codes": {"icd10_diagnosis": ["A41.9"]}}],
+    "series": [
+        {"name": "SBP", "kind": "continuous", "clean": "systolic", "codes": ["BP [mmHg]"]},
+        {"name": "DBP", "kind": "continuous", "clean": "diastolic", "codes": ["BP [mmHg]"]},
+    ],
+}
+
+
+def pressures(tmp_path: Path, **changed: Any) -> Path:
+    rows = [
+        [1, 0, "IN"],
+        [1, 1, "BP [mmHg]", None, "120/80"],
+        [1, 2, "DX//a41.9"],
+        [1, 9, "OUT"],
+    ]
+    content = {**PRESSURES, **changed}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
+    return write_dataset(tmp_path / "meds", {"train/0": rows}, splits={1: "train"})
+
+
+def test_one_code_may_be_of_two_series(tmp_path: Path) -> None:
+    folder, mapping = pressures(tmp_path), str(tmp_path / "mapping.yaml")
+    extract_meds(folder, tmp_path / "cohort", mapping=mapping, progress=False)
+    cohort = read_cohort(tmp_path / "cohort")
+    told = cohort.measurements[["variable", "value"]].astype(object).to_numpy().tolist()
+    assert told == [["DBP", 80.0], ["SBP", 120.0]]
+    # Codes of ICD are those of other cohorts, however they are written.
+    assert cohort.codes["code"].tolist() == ["A419"]
+    assert cohort.stays["sepsis"].tolist() == [1]
+    assert cohort.schema.labels[0].definition == {"icd10_diagnosis": ["A419"]}
+
+
+def test_a_split_that_the_mapping_does_not_know(tmp_path: Path) -> None:
+    folder = pressures(tmp_path, splits={"tune": "val"})
+    with pytest.raises(UserError, match=r"has the split 'train', of which the mapping says"):
+        extract_meds(
+            folder, tmp_path / "cohort", mapping=str(tmp_path / "mapping.yaml"), progress=False
+        )
+
+
+def test_categories_need_descriptions(tmp_path: Path) -> None:
+    folder = write_dataset(
+        tmp_path / "meds", mimic4_shards(), STAY, described={"DIAGNOSIS//ICD//10//A419": None}
+    )
+    with pytest.raises(UserError, match=r"codes\.parquet describes no code"):
+        extract_meds(folder, tmp_path / "cohort", mapping="mimic4", progress=False)

@@ -104,6 +104,9 @@ MAPPING: dict[str, Any] = {
 }
 
 
+DIED = {"column": "died", "kind": "outcome"}
+
+
 def test_this_mapping_is_right() -> None:
     found = read_mapping(copy.deepcopy(MAPPING), "mine.yaml", "paper", "")
     assert found.columns == ["stay", "case"]
@@ -131,12 +134,19 @@ def test_this_mapping_is_right() -> None:
         ("covariates.0.code", "AGE", "has a code, or counts from birth"),
         ("covariates.0.birth.highest", True, "highest is a number, not True"),
         ("codes.systems.0.code", "DRUG//*", "code system 'atc': 'DRUG//*' needs {code}"),
-        ("labels.0.death", None, "label 'died' needs a code, death, codes of systems"),
+        ("labels.0.death", None, "label 'died' needs one of code, death, codes of systems"),
         ("labels.0.death", "hospital", "label 'died': death: 'hospital' is not known"),
         ("labels.0.systems", ["act"], "label 'died': systems: 'act' is not known. Did you mean"),
-        ("labels.0.codes", {"atc": ["x"], "ops": ["y"]}, "systems: 'ops' is not known"),
-        ("labels.0.codes", {"atc": ["x"]}, None),
-        ("labels.0.codes", ["x"], "label 'died': codes, and ccs, need systems"),
+        ("labels.0", {**DIED, "codes": {"atc": ["x"], "ops": ["y"]}}, "'ops' is not known"),
+        ("labels.0", {**DIED, "codes": {"atc": ["x"]}}, None),
+        ("labels.0", {**DIED, "codes": ["x"]}, "label 'died': codes, and ccs, need systems"),
+        ("labels.0", {**DIED, "codes": {"atc": "B01"}}, "codes: a list of texts is needed"),
+        ("labels.0", {**DIED, "codes": {"atc": [31]}}, "codes: a list of texts is needed"),
+        ("labels.0", {**DIED, "ccs": "sepsis", "systems": ["atc"]}, "ccs is the number of"),
+        ("labels.0.ccs", 2, "label 'died' needs one of code, death, codes of systems, and ccs"),
+        ("series.0.codes", "HR", "series 'T': codes: a list is needed, not 'HR'"),
+        ("series.0.levels", [True, False], "series 'T': levels: a list of texts is needed"),
+        ("blank", "___", "blank: a list of texts is needed"),
         ("labels.0.column", "age", "columns of the stays table: declared more than once: age"),
         ("stays.admission.end", None, "death: admission needs stays.admission with begin and end"),
         ("series.0.clean", "numbers", "series 'T': clean: 'numbers' is not known. Did you mean"),

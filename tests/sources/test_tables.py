@@ -409,3 +409,31 @@ def test_any_cohort_comes_back_from_its_tables(cohort, tmp_path_factory):
         assert sorted(found.schema.variables, key=str) == sorted(schema.variables, key=str)
         assert found.schema.covariates == schema.covariates
         assert found.schema.labels == schema.labels
+
+
+def test_what_is_missing_and_levels_however_numbers_are_written(tmp_path):
+    def spelt(found, declared):
+        declared["missing"] = ["99"]
+        found["vitals.csv"]["HR"] = ["99.0", "91.5", "60", "", "130", "99"]
+        declared["covariates"]["triage"] = {"levels": {"urgent": ["1.0", "2"], "other": ["3", "5"]}}
+
+    cohort = extracted(write_hospital(tmp_path / "h", spelt))
+    pulse = cohort.measurements.query("variable == 'Pulse'")
+    assert sorted(pulse["value"]) == [60, 91.5, 130]
+    assert cohort.stays["triage"].value_counts().to_dict() == {"urgent": 2, "other": 2}
+
+
+def test_times_of_parquet_beside_a_format_of_others(tmp_path):
+    def mixed(found, declared):
+        stays = found.pop("stays.csv")
+        for column in ("arrived", "left", "born"):
+            stays[column] = pd.to_datetime(stays[column])
+        found["stays.parquet"] = stays
+        declared["stays"]["file"] = "stays.parquet"
+        declared["time_format"] = ["%d.%m.%Y %H:%M"]
+        times = pd.to_datetime(found["vitals.csv"]["time"])
+        found["vitals.csv"]["time"] = times.dt.strftime("%d.%m.%Y %H:%M")
+
+    mine = extracted(write_hospital(tmp_path / "mixed" / "h", mixed))
+    plain = extracted(write_hospital(tmp_path / "plain" / "h"))
+    pd.testing.assert_frame_equal(rows(mine, "measurements"), rows(plain, "measurements"))

@@ -7,6 +7,7 @@ import pytest
 
 from synehrgy.cli import compose
 from synehrgy.cohort import read_cohort
+from synehrgy.cohort.__main__ import main as cohort_command
 from synehrgy.commands import preprocess
 from synehrgy.errors import UserError
 from synehrgy.sources.tables import check_tables, extract_tables
@@ -308,3 +309,70 @@ def test_the_command(tmp_path):
         preprocess(compose("preprocess", ["data=tables", f"data.raw_dir={tmp_path}"]))
     with pytest.raises(UserError, match=r"data\.raw_dir=<folder"):
         preprocess(compose("preprocess", ["data=tables"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-03-05 8:00 PM", "2024-03-05 08:00:00Z", "2024-03-05 08:00:00-0500", "infinity"]
+)
+def test_times_are_read_to_their_end(tmp_path, text):
+    said = refusal(write_hospital(tmp_path / "h", cell("stays.csv", 0, "arrived", text)))
+    assert "stays.csv, line 2" in said
+    assert text in said
+
+
+def test_times_with_a_zone_are_refused(tmp_path):
+    def zoned(found, declared):
+        stays = found.pop("stays.csv")
+        times = pd.to_datetime(stays["arrived"]).dt.tz_localize("America/New_York")
+        found["stays.parquet"] = stays.assign(arrived=times)
+        declared["stays"]["file"] = "stays.parquet"
+
+    said = refusal(write_hospital(tmp_path / "h", zoned))
+    assert "column 'arrived' (stays.admitted) has a time zone" in said
+
+
+def test_two_columns_of_a_series_that_differ(tmp_path):
+    def twice(found, declared):
+        found["vitals.csv"]["HR2"] = found["vitals.csv"]["HR"]
+        found["vitals.csv"].loc[0, "HR2"] = "188"
+        declared["series"]["Pulse"]["called"] = ["HR", "HR2"]
+
+    said = refusal(write_hospital(tmp_path / "h", twice))
+    assert "Pulse of the stay 70 has another value at this time already" in said
+
+
+def test_numbers_with_a_point_where_a_comma_is_meant(tmp_path):
+    def comma(found, declared):
+        declared["csv"] = {"decimal": ","}
+        found["vitals.csv"]["HR"] = ["1.088", *["80"] * 5]
+
+    said = refusal(write_hospital(tmp_path / "h", comma))
+    assert "vitals.csv, line 2, column 'HR': '1.088'" in said
+
+
+def test_an_icd_code_of_a_point_is_empty(tmp_path):
+    extract_tables(
+        write_hospital(tmp_path / "h", cell("codes.csv", 0, "code", ".")),
+        tmp_path / "cohort",
+        progress=False,
+    )
+    assert read_cohort(tmp_path / "cohort").codes["code"].tolist() == [
+        "E119",
+        "8-836",
+        "A419",
+        "A419",
+    ]
+
+
+def test_check_says_what_is_missing(tmp_path, capsys):
+    folder = write_hospital(tmp_path / "h")
+    (folder / "tables.yaml").unlink()
+    assert cohort_command(["check", str(folder)]) == 1
+    assert "declare" in capsys.readouterr().err
+
+
+def test_check_without_a_place_for_its_figure(tmp_path):
+    folder = write_hospital(tmp_path / "h")
+    checked = check_tables(folder, figure=tmp_path / "nowhere" / "x" / "f.png", progress=False)
+    assert checked.is_right
+    assert "No figure" in checked.text or (tmp_path / "nowhere" / "x" / "f.png").exists()

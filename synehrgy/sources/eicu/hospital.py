@@ -9,13 +9,14 @@ from synehrgy.sources.extraction import Hospital
 
 # One query per rule: what it leaves, and for what reason the others are dropped.
 STEPS = {
-    # "002-34851" becomes 234851: two patients cannot get the same number, which is below those of
+    # "002-34851" becomes 2034851: two patients cannot get the same number, which is below those of
     # synthetic patients.
     "numbered": (
         "patient without a number such as 002-34851",
         """
-        SELECT *, CAST(replace(uniquepid, '-', '') AS BIGINT) AS subject_id FROM patient
-        WHERE regexp_full_match(uniquepid, '[0-9]{3}-[0-9]{1,6}')
+        SELECT *, CAST(split_part(uniquepid, '-', 1) AS BIGINT) * 1000000
+            + CAST(split_part(uniquepid, '-', 2) AS BIGINT) AS subject_id
+        FROM patient WHERE regexp_full_match(uniquepid, '[0-9]{3}-[1-9][0-9]{0,5}')
         """,
     ),
     "intensive": (
@@ -47,11 +48,14 @@ STEPS = {
     ),
 }
 
+# Numbers of stays tell nothing of their order, but a death is the last.
+#
 # The length in hours is computed as the times of events are, so that what is measured in the last
 # minute belongs to the stay.
 STAYS = """
     SELECT CAST(row_number() OVER (
-            ORDER BY subject_id, age, hospitaldischargeyear, patientunitstayid
+            ORDER BY subject_id, age, hospitaldischargeyear,
+                hospitaldischargestatus = 'Expired', patientunitstayid
         ) AS INTEGER) AS place,
         subject_id, patientunitstayid AS stay_id, patienthealthsystemstayid AS hadm_id,
         patientunitstayid AS timeline, CAST(NULL AS BIGINT) AS admission,
@@ -104,7 +108,7 @@ LABS = """
 """
 
 # A column each. Monitors send a value every five minutes; in MIMIC nurses note one about every
-# hour, so that the first row of every hour is taken, too.
+# hour, so that the row of the first five minutes of every hour is taken, too.
 VITALS = """
     SELECT patientunitstayid AS timeline, NULL AS admission, NULL AS stay_id,
         item, CAST(observationoffset AS DOUBLE) * 60 AS time,
@@ -144,7 +148,7 @@ EICU = Hospital(
             value="respchartvalue",
             table="{table}",
         ),
-        "vitalperiodic": VITALS.format(rows="observationoffset % 60 < 5"),
+        "vitalperiodic": VITALS.format(rows="observationoffset % 60 BETWEEN 0 AND 4"),
         "vitalaperiodic": VITALS.format(rows="true"),
     },
 )

@@ -74,7 +74,7 @@ def find_tables(
             f" holds the {release.title} files (data.raw_dir=...)."
         )
     everything = sorted(raw_dir.iterdir())
-    inside = [entry for entry in everything if entry.name.lower() in release.folders]
+    inside = [e for e in everything if e.is_dir() and e.name.lower() in release.folders]
     files = [file for folder in (raw_dir, *inside) for file in sorted(folder.iterdir())]
     present: dict[str, Path] = {}
     for file in files:

@@ -20,7 +20,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from synehrgy import __version__
+from synehrgy.cohort import SPLITS as COHORT_SPLITS
 from synehrgy.cohort import CohortWriter, Schema, is_cohort, read_schema
+from synehrgy.cohort.meds import UNASSIGNED
+from synehrgy.cohort.tables import arrow_schema
 from synehrgy.errors import UserError
 from synehrgy.provenance import versions
 from synehrgy.sources.database import database
@@ -49,7 +52,7 @@ from synehrgy.sources.meds.shard import (
     load_series,
     load_stays,
 )
-from synehrgy.sources.reading import first_line, identifier, sql_path, sql_text
+from synehrgy.sources.reading import first_line, sql_path, sql_text
 from synehrgy.sources.splits import Splits
 
 PARTS_SUFFIX = ".shards"
@@ -201,6 +204,8 @@ def _made_of(work: _Work, shard: str) -> str:
     stats = [file.stat() for file in files if file is not None]
     content = [
         *(__version__, work.mapping.text, work.profile, work.schema.to_dict(), work.defining),
+        # The numbers of stays may begin with it.
+        work.dataset.shards.index(shard),
         [str(file) for file in files],
         [(stat.st_size, stat.st_mtime_ns) for stat in stats],
     ]
@@ -267,6 +272,7 @@ def _load_splits(connection: duckdb.DuckDBPyConnection, work: _Work) -> None:
         for theirs, ours in work.mapping.splits.items()
     )
     try:
+        _check_splits(connection, splits, work.mapping)
         connection.execute(
             f"""
             CREATE TABLE splits AS
@@ -278,6 +284,24 @@ def _load_splits(connection: duckdb.DuckDBPyConnection, work: _Work) -> None:
         )
     except duckdb.Error as error:
         raise UserError(f"{splits} cannot be read: {first_line(error)}.") from None
+
+
+def _check_splits(connection: duckdb.DuckDBPyConnection, file: Path, mapping: Mapping) -> None:
+    """Refuse splits that the mapping does not know.
+
+    Raises:
+        UserError: names the file and the split.
+    """
+    rows = connection.execute(
+        f"SELECT DISTINCT split FROM read_parquet({sql_path(file)}, hive_partitioning = false)"
+        " WHERE split IS NOT NULL ORDER BY split"
+    ).fetchall()
+    for (split,) in rows:
+        if split not in (*mapping.splits, UNASSIGNED):
+            raise UserError(
+                f"{file} has the split {split!r}, of which the mapping says nothing: "
+                f"splits: {{{split}: {' or '.join(COHORT_SPLITS)}}}."
+            )
 
 
 def _buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -306,11 +330,9 @@ def _bucket(
     kept = f"subject_id BETWEEN {first} AND {last}"
     if work.mapping.stays.keep.with_series:
         kept += " AND place IN (SELECT place FROM records)"
-    covariates = [
-        f"covariate_{i} AS {identifier(covariate.name)}"
-        for i, covariate in enumerate(work.schema.covariates)
-    ]
-    labels = [identifier(label.column) for label in work.schema.labels]
+    # Named last: a column of a cohort may be called as one of those here.
+    covariates = [f"covariate_{i}" for i in range(len(work.schema.covariates))]
+    labels = [f"label_{i}" for i in range(len(work.schema.labels))]
     stays = f"""
         SELECT subject_id, stay_id, hadm_id,
             CAST(row_number() OVER (PARTITION BY subject_id ORDER BY place) - 1 AS INTEGER)
@@ -324,7 +346,8 @@ def _bucket(
         SELECT stay_id, position, system, code FROM codes
         WHERE place IN (SELECT place FROM stays WHERE {kept}) ORDER BY place, position
     """
-    return [connection.sql(query).to_arrow_table() for query in (stays, codes, MEASUREMENTS)]
+    tables = [connection.sql(query).to_arrow_table() for query in (stays, codes, MEASUREMENTS)]
+    return [tables[0].rename_columns(arrow_schema("stays", work.schema).names), *tables[1:]]
 
 
 def _empty_summary(work: _Work, path: Path) -> ExtractionSummary:

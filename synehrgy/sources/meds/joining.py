@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from synehrgy.cohort import CohortWriter, Schema
+from synehrgy.cohort.tables import arrow_schema
 from synehrgy.errors import UserError
 from synehrgy.sources.database import database
 from synehrgy.sources.reading import sql_path
@@ -50,7 +51,7 @@ def join_parts(
         connection.execute(
             f"""
             CREATE TABLE stays AS
-            SELECT *, row_number() OVER (ORDER BY subject_id, stay_index) AS place
+            SELECT *, row_number() OVER (ORDER BY subject_id, stay_index) AS " place"
             FROM read_parquet([{stays}], hive_partitioning = false)
             """
         )
@@ -64,15 +65,16 @@ def join_parts(
                 "all events of a subject in one."
             )
         with CohortWriter(path, schema, provenance, complete) as writer:
-            query = "SELECT * EXCLUDE (place) FROM stays ORDER BY place"
-            writer.write(stays=connection.sql(query).to_arrow_table())
+            query = 'SELECT * EXCLUDE (" place") FROM stays ORDER BY " place"'
+            table = connection.sql(query).to_arrow_table()
+            writer.write(stays=table.rename_columns(arrow_schema("stays", schema).names))
             for name, order in (("codes", "position"), ("measurements", "hours, variable")):
                 files = ", ".join(sql_path(part / f"{name}.parquet") for part in parts)
                 rows = connection.sql(
                     f"""
                     SELECT rows.* FROM read_parquet([{files}], hive_partitioning = false) AS rows
-                        JOIN stays USING (stay_id)
-                    ORDER BY place, {order}
+                        JOIN (SELECT stay_id, " place" FROM stays) USING (stay_id)
+                    ORDER BY " place", {order}
                     """
                 )
                 n = sum(pq.read_metadata(part / f"{name}.parquet").num_rows for part in parts)

@@ -14,6 +14,7 @@ import yaml
 
 from synehrgy.cohort import SPLITS as COHORT_SPLITS
 from synehrgy.cohort import CodeSystem, Covariate, Label, Schema, Variable
+from synehrgy.cohort.icd import is_icd
 from synehrgy.cohort.meds import MAPPING_FILE
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import read_yaml
@@ -22,6 +23,11 @@ from synehrgy.sources.extraction.resources import ItemSet, read_labels, read_pro
 from synehrgy.sources.meds.templates import Template
 
 SHIPPED = ("mimic3", "mimic4")
+# Of a mapping's file.
+KEYS = (
+    *("source", "stays", "covariates", "codes", "labels", "series"),
+    *("blank", "hours", "splits"),
+)
 # Hours of the units of stays.length.
 HOURS = {"hours": 1.0, "days": 24.0}
 
@@ -153,6 +159,15 @@ class CodeRule:
     order: str | None = None
     position: str | None = None
 
+    def plain(self, system: str, code: str) -> str:
+        """A code as cohorts have it: of ICD in capitals and without its point.
+
+        Where positions are stated, the dataset is a cohort's, whose codes come back as they were.
+        """
+        if self.position is not None or not is_icd(system):
+            return code
+        return code.replace(".", "").upper()
+
 
 @dataclass(frozen=True)
 class SeriesCode:
@@ -188,6 +203,7 @@ class Mapping:
         stays, covariates, codes, labels, series: as above, the lists in the order of the cohort.
         item_codes: templates with ``{item}`` that find all series by the numbers of their items.
         empty: texts that count as no value.
+        blank: texts in whose place the number of the event counts.
         hours: column with the exact hours since the beginning of the stay, where the time of the
             event is not exact enough.
         splits: the cohort's split by the dataset's.
@@ -202,6 +218,7 @@ class Mapping:
     series: list[SeriesRule]
     item_codes: list[Template]
     empty: list[str]
+    blank: list[str]
     hours: str | None
     splits: dict[str, str]
     text: str
@@ -238,7 +255,7 @@ class Mapping:
 
 
 def _declared(rule: LabelRule, defining: dict[str, dict[str, list[str]]]) -> Label:
-    found = rule.codes or defining.get(rule.label.column, {})
+    found = defining.get(rule.label.column, rule.codes)
     by_system = [(system, codes) for system, codes in found.items() if codes]
     if not by_system:
         return rule.label
@@ -282,8 +299,7 @@ def read_mapping(content: dict[str, Any], where: str, profile: str, text: str) -
         UserError: a key that there is not, one that is missing, or what cannot be.
     """
     try:
-        known = ("source", "stays", "covariates", "codes", "labels", "series", "hours", "splits")
-        _check_keys("the mapping", content, known, needed=("source", "stays"))
+        _check_keys("the mapping", content, KEYS, needed=("source", "stays"))
         codes = _codes(content.get("codes") or {})
         systems = [rule.system.name for rule in codes.systems]
         series, item_codes, empty = _series(content.get("series") or [], profile)
@@ -298,6 +314,7 @@ def read_mapping(content: dict[str, Any], where: str, profile: str, text: str) -
             series=series,
             item_codes=item_codes,
             empty=empty,
+            blank=_texts("blank", content.get("blank") or []),
             hours=content.get("hours"),
             splits=content.get("splits", {"train": "train", "tuning": "val", "held_out": "test"}),
             text=text,
@@ -353,7 +370,7 @@ def _covariate(content: dict[str, Any]) -> CovariateRule:
     name, birth = content["name"], content.get("birth")
     if ("code" in content) == (birth is not None):
         raise UserError(f"covariate {name!r} has a code, or counts from birth: birth: {{}}.")
-    levels = [str(level) for level in content.get("levels") or []]
+    levels = _texts(f"covariate {name!r}: levels", content.get("levels") or [])
     covariate = Covariate(str(name), content["kind"], content.get("unit"), levels)
     age = None if birth is None else _build(BirthAge, f"covariate {name!r}: birth", birth)
     return CovariateRule(covariate, _template(content.get("code")), age)
@@ -387,12 +404,15 @@ def _labels(content: dict[str, Any], systems: list[str]) -> list[LabelRule]:
         Label(column, str(content.get("title", column)), content["kind"]),
         code=_template(content.get("code")),
         death=content.get("death"),
-        codes={system: [str(code) for code in of] for system, of in codes.items()},
+        codes={system: _texts(f"{what}: codes", of) for system, of in codes.items()},
         systems=named,
         ccs=content.get("ccs"),
     )
-    if not (rule.code or rule.death or content.get("codes") or rule.ccs):
-        raise UserError(f"{what} needs a code, death, codes of systems, or a ccs of systems.")
+    if rule.ccs is not None and not isinstance(rule.ccs, int):
+        raise UserError(f"{what}: ccs is the number of a category, not {rule.ccs!r}.")
+    reasons = [rule.death, rule.ccs, rule.code or content.get("codes")]
+    if sum(map(bool, reasons)) != 1:
+        raise UserError(f"{what} needs one of code, death, codes of systems, and ccs of systems.")
     if rule.death is not None:
         _check_choice(f"{what}: death", rule.death, ("stay", "admission"))
     for name in rule.systems:
@@ -434,12 +454,17 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
     _check_keys("a series", content, known, needed=("name", "kind", "codes"))
     what = f"series {content['name']!r}"
     levels = content.get("levels") or []
-    exact = isinstance(levels, list)
-    if isinstance(levels, list):
-        # Exact levels are compared before they are cleaned, which then finds their position.
-        spelt = {str(level): [str(place)] for place, level in enumerate(levels)}
+    exact = not isinstance(levels, dict)
+    if isinstance(levels, dict):
+        _texts(f"{what}: levels", list(levels))
+        spelt = {
+            level: [_plain(text) for text in _texts(f"{what}: spellings of {level}", of)]
+            for level, of in levels.items()
+        }
     else:
-        spelt = {str(level): [_plain(text) for text in texts] for level, texts in levels.items()}
+        # Exact levels are compared before they are cleaned, which then finds their position.
+        named = _texts(f"{what}: levels", levels)
+        spelt = {level: [str(place)] for place, level in enumerate(named)}
     continuous = content["kind"] == "continuous"
     clean = content.get("clean", "number" if continuous else "level")
     _check_choice(f"{what}: clean", clean, CLEANING)
@@ -450,7 +475,7 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
         SeriesCode(Template(entry))
         if isinstance(entry, str)
         else _build(SeriesCode, f"{what}: codes", entry, ("code",), needed=("code",))
-        for entry in content["codes"]
+        for entry in _listed(f"{what}: codes", content["codes"])
     ]
     items = ItemSet(
         name=str(content["name"]),
@@ -466,6 +491,18 @@ def _one_series(content: dict[str, Any]) -> SeriesRule:
         range=(float(lowest), float(highest)),
     )
     return SeriesRule(items, codes, exact and not continuous)
+
+
+def _texts(what: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise UserError(f"{what}: a list of texts is needed, in quotes if need be, not {value!r}.")
+    return value
+
+
+def _listed(what: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise UserError(f"{what}: a list is needed, not {value!r}.")
+    return value
 
 
 def _plain(text: object) -> str:

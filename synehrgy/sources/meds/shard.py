@@ -90,7 +90,11 @@ def load_raw(
     # As people write it: 2, and 80.1 with the digits that 32 bits have.
     number = "regexp_replace(CAST(CAST(numeric_value AS FLOAT) AS VARCHAR), '\\.0$', '')"
     number = number if "numeric_value" in found else "NULL"
-    text = "nullif(CAST(text_value AS VARCHAR), '')" if "text_value" in found else "NULL"
+    written = "CAST(text_value AS VARCHAR)"
+    text = f"nullif({written}, '')" if "text_value" in found else "NULL"
+    if mapping.blank and "text_value" in found:
+        blank = ", ".join(map(sql_text, mapping.blank))
+        text = f"CASE WHEN trim({written}) NOT IN ({blank}) THEN {text} END"
     stays = mapping.stays
     admission = stays.admission.id if stays.admission is not None else None
     columns = {
@@ -273,7 +277,8 @@ def _steps(mapping: Mapping) -> list[tuple[str, str | None, str]]:
         sql = f"SELECT {columns}, {times} FROM {{before}} AS before {pairs}"
         steps.append(("admitted", "no admission to it", sql))
     if rule.keep.one_per_admission:
-        sql = "SELECT * FROM {before} QUALIFY count(*) OVER (PARTITION BY hadm_id) = 1"
+        each = "PARTITION BY subject_id, coalesce(hadm_id, -row)"
+        sql = f"SELECT * FROM {{before}} QUALIFY count(*) OVER ({each}) = 1"
         steps.append(("alone", "not the only stay of its admission", sql))
     steps.append(("born", None, "SELECT * FROM {before} LEFT JOIN births USING (subject_id)"))
     if rule.keep.min_age is not None:
@@ -355,8 +360,9 @@ def load_codes(
         "listed",
         {"code": _TEXT, "which": "INTEGER", "system": _TEXT, "bare": _TEXT},
         [
-            (code, which, systems[which].system.name, names["code"])
+            (code, which, name, mapping.codes.plain(name, names["code"]))
             for code, (which, names) in matched.items()
+            for name in [systems[which].system.name]
             if names["code"]
         ],
     )
@@ -384,7 +390,7 @@ def load_labels(
     codes: Sequence[str],
     defining: dict[str, dict[str, list[str]]],
 ) -> None:
-    """Create the table ``labels``: a 0 or 1 for each stay and label, in columns by their names."""
+    """Create the table ``labels``: a column for each, ``label_0`` and so on, with 0 or 1."""
     told, defined, columns = [], [], []
     for which, rule in enumerate(mapping.labels):
         if rule.code is not None:
@@ -400,8 +406,7 @@ def load_labels(
                 for code in found
             ]
             made = f"bool_or(defined = {which})"
-        name = identifier(rule.label.column)
-        columns.append(f"CAST(coalesce({made}, false) AS TINYINT) AS {name}")
+        columns.append(f"CAST(coalesce({made}, false) AS TINYINT) AS label_{which}")
     _create(connection, "flagging", {"which": "INTEGER", "code": _TEXT}, told)
     _create(connection, "defining", {"which": "INTEGER", "system": _TEXT, "code": _TEXT}, defined)
     connection.execute(
@@ -441,8 +446,13 @@ def load_series(
             matched.append((code, int(names["item"]), None if unit == UNKNOWN else unit, 1.0, 0.0))
     else:
         entries = [(s, entry) for s, rule in enumerate(mapping.series) for entry in rule.codes]
-        for code, (item, _) in first_match([entry.code for _, entry in entries], codes).items():
-            matched.append((code, item, None, entries[item][1].multiply, entries[item][1].add))
+        # A code may be of several series, such as both pressures of one text.
+        for s in range(len(mapping.series)):
+            mine_at = [(item, entry) for item, (of, entry) in enumerate(entries) if of == s]
+            templates = [entry.code for _, entry in mine_at]
+            for code, (place, _) in first_match(templates, codes).items():
+                item, entry = mine_at[place]
+                matched.append((code, item, None, entry.multiply, entry.add))
         item_sets = []
         for s, rule in enumerate(mapping.series):
             mine: dict[Item, str] = {

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from synehrgy.errors import UserError
 
-_PARTS = re.compile(r"\[(.)\]|(\*)|\{(\w*)\}|(.)", re.DOTALL)
+_PARTS = re.compile(r"\[([\[*{])\]|(\*)|\{(\w*)\}|(.)", re.DOTALL)
 
 
 @dataclass(frozen=True)

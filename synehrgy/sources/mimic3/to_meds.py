@@ -112,8 +112,8 @@ def to_meds(
     if is_simulated(raw_dir):
         shutil.copyfile(raw_dir / MARK_FILE, work / MARK_FILE)
     shutil.rmtree(work / "staged")
-    (work / PLAN_FILE).unlink()
     os.replace(work, folder)
+    (folder / PLAN_FILE).unlink()
     files = [folder / "data" / f"{shard}.parquet" for shard in shards]
     return Converted(
         folder,

@@ -58,9 +58,11 @@ CODES = """
     FROM procedures_icd JOIN stays USING (hadm_id)
 """
 
+# Of ICD-9 those with a description define labels, as published; of ICD-10 all that occur.
 DIAGNOSES = """
     SELECT 'icd' || icd_version || '_diagnosis' AS system, trim(icd_code) AS code
     FROM d_icd_diagnoses
+    UNION SELECT system, code FROM codes WHERE system = 'icd10_diagnosis'
 """
 
 CHARTED = """

@@ -12,8 +12,8 @@ from synehrgy.sources.tables.raw import RawTable
 # Values that are ordered and written at once: some 200 MB.
 BUCKET_ROWS = 2_000_000
 
-# A number that orders the rows of all files.
-_ID = "(CAST(listing AS BIGINT) << 40) + row"
+# A number that orders the values of all files: by file, row and column.
+_ID = "(((CAST(listing AS BIGINT) << 36) + row) << 14) + nth"
 
 
 def buckets(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:

@@ -158,6 +158,10 @@ def _load(
     else:
         kind = table.text(form.system_column, "codes.system_column")
         system = level_sql("kind", form.systems)
+    # A point alone is how SAS writes that there is none.
+    icd = [name for name in [form.system, *form.systems] if name is not None and is_icd(name)]
+    names = ", ".join(map(sql_text, icd)) or "NULL"
+    nothing = f"(coalesce(system IN ({names}), false) AND replace(code, '.', '') = '')"
     rank_text = "NULL::VARCHAR"
     if form.position is not None:
         rank_text = table.text(form.position, "codes.position")
@@ -169,7 +173,8 @@ def _load(
                 WHEN 'unknown_stay' THEN key WHEN 'unknown_system' THEN kind
                 WHEN 'unreadable_position' THEN rank_text END AS text
             FROM (
-                SELECT *, CASE WHEN code IS NULL THEN 'empty'
+                SELECT *, CASE
+                    WHEN code IS NULL OR {nothing} THEN 'empty'
                     WHEN place IS NULL THEN 'unknown_stay'
                     WHEN system IS NULL THEN 'unknown_system'
                     WHEN rank IS NULL AND rank_text IS NOT NULL THEN 'unreadable_position'

@@ -41,6 +41,7 @@ NAMES = {
     "split": r"split|fold|set$",
 }
 YES_NO = {*LabelRule().present, *LabelRule().absent}
+EITHER_WAY = ("%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M")
 FORMATS = ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M")
 NO_VALUE = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "-", ".")
 ICD = {
@@ -168,11 +169,17 @@ def _form(folder: Path, names: list[str]) -> Declaration:
     decimal = "," if any(texts.str.fullmatch(r"-?\d+,\d+").any() for texts in cells) else "."
     missing = [text for text in NO_VALUE if any((texts == text).any() for texts in cells)]
     known = [texts[~texts.isin(missing)] for texts in cells]
-    formats = [
-        f
-        for f in FORMATS
-        if any(pd.to_datetime(t, format=f, errors="coerce").notna().all() for t in known if len(t))
+    fitting = [
+        [f for f in FORMATS if pd.to_datetime(t, format=f, errors="coerce").notna().all()]
+        for t in known
+        if len(t)
     ]
+    formats = [f for f in FORMATS if any(f in found for found in fitting)]
+    if set(EITHER_WAY) <= set(formats):
+        # Days up to 12 are months as well; what some column can only be, all are.
+        sure = [f for f in EITHER_WAY if any({*found} & {*EITHER_WAY} == {f} for found in fitting)]
+        kept = sure[0] if sure else EITHER_WAY[0]
+        formats = [f for f in formats if f == kept or f not in EITHER_WAY]
     written = CsvForm(written.delimiter, decimal, encoding)
     return Declaration(stays, csv=written, missing=missing, time_format=formats)
 

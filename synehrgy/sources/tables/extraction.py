@@ -141,8 +141,11 @@ def extract_tables(
         repeats.tell(measurements, form, problems, summary.dropped)
         problems.refuse()
         summary.time_points = writer.counts["time_points"]
+    used: dict[str, set[str]] = {}
     for table in (stays, *codes, *measurements):
-        unused = [column for column in table.columns if column not in table.used]
+        # One file may be several tables.
+        used.setdefault(table.file.name, set()).update(table.used)
+        unused = [column for column in table.columns if column not in used[table.file.name]]
         summary.unused[table.file.name] = unused
     if has_texts:
         summary.notes.append(
@@ -164,7 +167,8 @@ def check_tables(
 ) -> Checked:
     """Say all that is wrong with the tables of a hospital or, if nothing is, what is in them.
 
-    Nothing is written but the figure.
+    Nothing stays but the figure; while it works, the cohort is in the system's folder for temporary
+    files (``TMPDIR``).
 
     Args:
         raw_dir: folder of the tables.

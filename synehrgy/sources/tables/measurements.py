@@ -73,8 +73,8 @@ def load_series(connection: duckdb.DuckDBPyConnection, declared: Declaration) ->
     connection.execute(
         """
         CREATE TABLE measured (
-            listing INTEGER, row BIGINT, place INTEGER, hours DOUBLE, variable INTEGER,
-            number DOUBLE, fault VARCHAR, text VARCHAR
+            listing INTEGER, row BIGINT, nth INTEGER, place INTEGER, hours DOUBLE,
+            variable INTEGER, number DOUBLE, fault VARCHAR, text VARCHAR
         )
         """
     )
@@ -147,7 +147,7 @@ def load_measurements(
         connection.execute(
             f"""
             INSERT INTO measured
-            SELECT {listing}, row, place, hours, variable, number, fault,
+            SELECT {listing}, row, nth, place, hours, variable, number, fault,
                 CASE WHEN fault = 'unknown_stay' THEN key WHEN fault = 'undeclared' THEN item
                     WHEN fault IN ('unreadable_time', 'before_admission', 'after_discharge')
                     THEN moment WHEN fault IS NOT NULL THEN value END AS text

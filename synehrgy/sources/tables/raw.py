@@ -18,10 +18,17 @@ from synehrgy.sources.reading import (
     sql_path,
     sql_text,
 )
-from synehrgy.sources.tables.declaration import Declaration
+from synehrgy.sources.tables.declaration import Declaration, spelling
 
 # Types of text, as DuckDB calls them: a code such as 0389 is none as a number.
 _TEXTS = ("VARCHAR", "ENUM", '"NULL"')
+# Types of numbers that are written with a point.
+_FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
+
+# What else a cast to a time takes, such as "8:00 PM", it takes for something else.
+_ISO = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?$"
+# Likewise of a number: 1_000.
+_NUMBER = r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class RawTable:
             codes: whether the cells are codes, which must be text in the file, too.
 
         Raises:
-            UserError: no such column, or codes that are numbers.
+            UserError: no such column, codes that are numbers, or times with a zone.
         """
         if column not in self.columns:
             raise UserError(
@@ -66,10 +73,17 @@ class RawTable:
                 f"{self.file}: column {column!r} ({key}) must be text, is {self.types[column]}. "
                 "Write it as text, so that codes keep their leading zeros."
             )
+        if self.types[column] == "TIMESTAMP WITH TIME ZONE":
+            raise UserError(
+                f"{self.file}: column {column!r} ({key}) has a time zone. Write the time of the "
+                "hospital's clocks, without a zone."
+            )
         self.used.add(column)
-        nothing = ", ".join(sql_text(text) for text in ["", *self.declared.missing])
+        nothing = ", ".join(sql_text(spelling(text)) for text in ["", *self.declared.missing])
         text = f"trim(CAST({self.columns[column]} AS VARCHAR))"
-        return f"CASE WHEN {text} NOT IN ({nothing}) THEN {text} END"
+        if self.declared.csv.decimal == "," and self.types[column].startswith(_FRACTIONS):
+            text = f"replace({text}, '.', ',')"
+        return f"CASE WHEN {spelling_sql(text)} NOT IN ({nothing}) THEN {text} END"
 
     def key(self, column: str, key: str) -> str:
         """SQL of a column of identifiers.
@@ -97,17 +111,23 @@ def spelling_sql(text: str) -> str:
 def number_sql(text: str, declared: Declaration) -> str:
     """SQL of a finite number, null where the text is none."""
     if declared.csv.decimal == ",":
-        text = f"replace({text}, ',', '.')"
+        # A point in it separates thousands, or is a mistake.
+        text = spelling_sql(text)
+        text = f"CASE WHEN NOT contains({text}, '.') THEN replace({text}, ',', '.') END"
     number = f"TRY_CAST({text} AS DOUBLE)"
-    return f"CASE WHEN isfinite({number}) THEN {number} END"
+    is_number = f"regexp_full_match({text}, {sql_text(_NUMBER)})"
+    return f"CASE WHEN {is_number} AND isfinite({number}) THEN {number} END"
 
 
 def time_sql(text: str, declared: Declaration) -> str:
     """SQL of a date and time, null where the text is none."""
-    if declared.time_format:
-        formats = ", ".join(map(sql_text, declared.time_format))
-        return f"TRY_STRPTIME({text}, [{formats}])"
-    return f"TRY_CAST({text} AS TIMESTAMP)"
+    is_iso = f"regexp_full_match({text}, {sql_text(_ISO)})"
+    iso = f"CASE WHEN {is_iso} THEN TRY_CAST({text} AS TIMESTAMP) END"
+    if not declared.time_format:
+        return iso
+    # Times of Parquet files come as ISO has them.
+    formats = ", ".join(map(sql_text, declared.time_format))
+    return f"coalesce(TRY_STRPTIME({text}, [{formats}]), {iso})"
 
 
 def open_table(folder: Path, name: str, key: str, declared: Declaration) -> RawTable:

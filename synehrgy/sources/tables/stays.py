@@ -1,6 +1,6 @@
 """From the table of stays to those of the cohort: who, in which order, and the facts of each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -10,7 +10,7 @@ from synehrgy.cohort import SPLITS
 from synehrgy.sources.database import count_rows
 from synehrgy.sources.reading import sql_text
 from synehrgy.sources.splits import Splits
-from synehrgy.sources.tables.declaration import UNIT_HOURS, Declaration, LabelRule
+from synehrgy.sources.tables.declaration import UNIT_HOURS, Declaration, LabelRule, spelling
 from synehrgy.sources.tables.problems import Problems
 from synehrgy.sources.tables.raw import RawTable, number_sql, reading, spelling_sql, time_sql
 from synehrgy.sources.tables.summary import TablesSummary
@@ -187,7 +187,8 @@ def _cells(table: RawTable, declared: Declaration) -> Iterator[Cell]:
             f"WHEN {_is_one_of(f'y{i}_text', rule.absent)} THEN 0::TINYINT END",
             "{} says neither that it is so nor that it is not",
             required="" not in [*rule.present, *rule.absent],
-            advice=f"Add it to {key}.present or {key}.absent in tables.yaml ('' for empty cells).",
+            advice=f"Add it to {key}.present or {key}.absent in tables.yaml; an empty cell is '' "
+            "there: ['0', ''].",
         )
 
 
@@ -199,18 +200,18 @@ def _labels_of_columns(declared: Declaration) -> list[tuple[int, tuple[str, Labe
 def level_sql(text: str, levels: dict[str, list[str]]) -> str:
     """SQL of the level that a text spells; null if it spells none."""
     cases = " ".join(
-        f"WHEN {spelling_sql(text)} IN {_texts(spellings)} THEN {sql_text(level)}"
-        for level, spellings in levels.items()
+        f"WHEN {spelling_sql(text)} IN {_texts(map(spelling, of))} THEN {sql_text(level)}"
+        for level, of in levels.items()
     )
     return f"CASE {cases} END"
 
 
 def _is_one_of(text: str, spellings: list[str]) -> str:
     plain = spelling_sql(f"coalesce({text}, '')")
-    return f"lower({plain}) IN {_texts([s.lower() for s in spellings])}"
+    return f"lower({plain}) IN {_texts([spelling(s).lower() for s in spellings])}"
 
 
-def _texts(texts: list[str]) -> str:
+def _texts(texts: Iterable[str]) -> str:
     return f"({', '.join(map(sql_text, texts))})"
 
 
