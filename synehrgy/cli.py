@@ -125,6 +125,11 @@ def run(command: str, function: Callable[[Any], Outcome]) -> None:
         sys.exit(as_called(f"Error: {error}"))
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
+    if "WORLD_SIZE" in os.environ:
+        # Imported late: PyTorch is slow to come.
+        from synehrgy.processes import leave
+
+        leave()
 
 
 def _close(outcome: Outcome) -> float | None:

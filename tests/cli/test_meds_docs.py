@@ -152,14 +152,12 @@ def my_hospital_comes_of_it(path, raw):
 
 def test_its_settings_are_those_that_there_are():
     """Each key of the table of keys is one of the mapping."""
-    from synehrgy.sources.meds.mapping import read_mapping
+    from synehrgy.sources.meds.mapping import KEYS, read_mapping
 
     own = next(block for block in BLOCKS if block.startswith("source:"))
     assert read_mapping(yaml.safe_load(own), "docs", "paper", own).source == "my-hospital"
     rows = re.findall(r"^\| `([\w.]+)`", TEXT.split("| key | |")[1], re.MULTILINE)
-    assert {row.split(".")[0] for row in rows} == {
-        *("stays", "covariates", "codes", "labels", "series", "hours", "splits")
-    }
+    assert {row.split(".")[0] for row in rows} == {*KEYS} - {"source"}
 
 
 @pytest.mark.skipif(

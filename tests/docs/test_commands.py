@@ -48,6 +48,7 @@ NOT_RUN = {
     r"(srun|sbatch) ": "a cluster",
     r"torchrun ": "several GPUs; tests/training/test_parallel.py has several processes",
     r"python -m benchmarks\.": "minutes to hours; the tests of each room run its parts",
+    r"python -m synehrgy\.comparison .*methods=": "an hour; test_comparison_docs.py runs less",
     r"python train.py --multirun": "several runs; tests/cli/test_road.py runs a sweep",
     r".* preset=all": "trains eight shadow models",
     r".* \.\.\.$": "a part of a command",

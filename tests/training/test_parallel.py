@@ -166,3 +166,20 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         processes.world("auto"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("size", "said"), [(1, "all\nthe end\n"), (2, "all\n")])
+def test_one_of_several_does_not_wait_for_the_end_of_the_interpreter(size, said):
+    """Threads of a process group may abort it there."""
+    program = (
+        "import atexit; from synehrgy.processes import leave; "
+        "atexit.register(print, 'the end'); print('all'); leave()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "WORLD_SIZE": str(size)},
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert (result.returncode, result.stdout) == (0, said)

@@ -54,7 +54,7 @@ def trained_on(folder: Path, runs: Path, name: str, *more: str) -> Path:
 def doses(halves_folder, tmp_path_factory) -> list[Path]:
     """Runs that have hardly begun, that have learnt, and that know their patients by heart."""
     runs = tmp_path_factory.mktemp("doses")
-    more = [("train.epochs=1", "hparams.lr=1e-5"), ("train.epochs=4",), ("train.epochs=20",)]
+    more = [("train.epochs=1", "hparams.lr=1e-5"), ("train.epochs=4",), ("train.epochs=25",)]
     return [
         trained_on(halves_folder, runs, f"dose-{i}", "hparams.lr=1e-2", *settings)
         for i, settings in enumerate(more)
