@@ -254,8 +254,8 @@ def test_a_run_that_fails_does_not_end_a_sweep(cohort_folder, tmp_path):
 def test_readme_commands_on_the_open_demo(tmp_path):
     """The two published commands, word for word, after preprocess.py of real raw files.
 
-    Only where results go, the number of patients and the length of training are added, so that
-    they take a minute.
+    Only where results go, the number of patients, the length of training and that of records are
+    added, so that they take a minute: a model that has hardly begun knows no end.
     """
     data = f"data.path={tmp_path / 'cohort'}"
     paths = [f"paths.{x}={tmp_path / x}" for x in ("saved_models", "synthetic", "results")]
@@ -274,6 +274,7 @@ def test_readme_commands_on_the_open_demo(tmp_path):
     run(
         *("generate.py", 'model="synehrgy-mimic"', "n_samples=30000", "bin_type=uniform"),
         *("fix_covars=False", "batch_size=1024", *paths, "n_samples=4", "format=csv"),
+        "max_segments=2",
         cwd=tmp_path,
     )
     said = run("evaluate.py", "model=synehrgy-mimic", "preset=quick", *paths, cwd=tmp_path)
