@@ -1,16 +1,41 @@
 """A database on disk for the rows of an extraction, so that memory does not grow with them."""
 
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
+from types import FrameType
 
 import duckdb
 from tqdm import tqdm
 
 from synehrgy.errors import UserError
 from synehrgy.sources.reading import first_line, sql_text
+
+# Set by an interruption while a database is open.
+_interrupted = Event()
+
+
+@contextmanager
+def _remembering_interruptions() -> Iterator[None]:
+    """Remember Ctrl-C: DuckDB, which looks for it while a query runs, has been seen to lose it."""
+    usual = signal.default_int_handler
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _interrupted.set()
+        usual(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        _interrupted.clear()
 
 
 @contextmanager
@@ -42,7 +67,7 @@ def database(
                 " Give a size such as 4GB, and a positive number or null."
             ) from None
         try:
-            with connection:
+            with connection, _remembering_interruptions():
                 # A query's profile tells the rows it read.
                 connection.execute(
                     f"SET enable_profiling = 'json'; SET profiling_output = {sql_text(profile)}"
@@ -77,10 +102,19 @@ def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 @contextmanager
 def watched(connection: duckdb.DuckDBPyConnection, title: str, show: bool) -> Iterator[None]:
-    """Show how far the query is that runs inside the block."""
-    if not show:
+    """Show how far the query is that runs inside the block.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted it, and DuckDB went on.
+    """
+    with _progress(connection, title) if show else nullcontext():
         yield
-        return
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress(connection: duckdb.DuckDBPyConnection, title: str) -> Iterator[None]:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     done = Event()
     with tqdm(total=100.0, desc=title, bar_format=form) as bar:

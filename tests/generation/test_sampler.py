@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synehrgy.cli import compose
 from synehrgy.draws import Stream, uniforms
 from synehrgy.generation.constraint import Constraint, RecordState
 from synehrgy.generation.sampler import (
@@ -37,7 +38,9 @@ from synehrgy.tokenizer.grammar import (
 )
 from synehrgy.tokenizer.segments import Cutter, cut_records
 from synehrgy.training.checkpoint import load_run
+from synehrgy.training.loop import train
 from tests.cohorts import cohorts, small_cohort
+from tests.conftest import train_overrides
 from tests.tokenizer.test_round_trip import any_settings
 from tests.tokens import Memory, walk
 
@@ -213,15 +216,18 @@ def test_another_seed_gives_other_records(run):
     assert sum(a != b for a, b in zip(one, other, strict=True)) > 15
 
 
-def test_who_is_finished_makes_room_at_once(run):
+def test_who_is_finished_makes_room_at_once(cohort_folder, tmp_path):
     """Steps are close to tokens by rows, where batches in lockstep wait for their longest."""
+    # A model whose records differ much in length.
+    uneven = ["hparams.min_lr_ratio=0.1", "wandb.mode=disabled"]
+    run = load_run(train(compose("train", train_overrides(cohort_folder, tmp_path, *uneven))), CPU)
     model, n, rows = run.model, 320, 2 * BLOCK
     seen = watch_steps(model)
     drawn = drawn_by(model, run.tokenizer, n, batch_size=rows, max_segments=1)
     # The first token is given.
     steps = np.array([len(one.tokens) - 1 for one in drawn])
     lockstep = steps.reshape(-1, rows).max(axis=1).sum()
-    assert steps.sum() / rows <= len(seen) < 0.85 * lockstep
+    assert steps.sum() / rows <= len(seen) < 0.75 * lockstep
     # A row idles for fewer than 4 steps, and in the end for one record.
     assert len(seen) <= (steps.sum() + 3 * n) / rows + steps.max() + 4
 
