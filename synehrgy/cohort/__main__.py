@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from synehrgy.cli import as_called
 from synehrgy.cohort import EXPORTS, check_cohort, import_csv, is_cohort, read_schema
 from synehrgy.errors import UserError
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(as_called(f"Error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -83,16 +84,16 @@ def _check(options: argparse.Namespace) -> int:
         limits = known_limits(read_schema(folder)[0])
         checked = check_cohort(folder, limits=limits, figure=figure)
         following = f"python preprocess.py data=cohort data.path={folder}"
-    print(checked.text)
+    print(as_called(checked.text))
     if checked.is_right:
-        print(f"Next: {following}")
+        print(as_called(f"Next: {following}"))
     return 0 if checked.is_right else 1
 
 
 def _declare(options: argparse.Namespace) -> int:
     from synehrgy.sources.tables import draft
 
-    print(draft(options.folder))
+    print(as_called(draft(options.folder)))
     return 0
 
 

@@ -24,7 +24,7 @@ from synehrgy.evaluation.rows import as_covered, check_same_schema
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.provenance import now, versions
 from synehrgy.settings import BaselineConfig, ComparisonConfig, PreprocessSettings
-from synehrgy.sources import make_cohort, simulated_cohort
+from synehrgy.sources import make_cohort, refuse_other_simulation, simulated_cohort
 
 COMPARISON_FILE, SCORES_FILE, TABLES_FOLDER = "comparison.json", "scores.csv", "tables"
 
@@ -65,8 +65,11 @@ def run_comparison(config: ComparisonConfig) -> Path:
     chosen_metrics(config.preset, config.metrics)
     others = [_outside(name, Path(folder)) for name, folder in config.others.items()]
     path = Path(config.data.path)
-    if not is_cohort(path) and config.data.source == "simulated":
-        make_cohort(config.data, PreprocessSettings(profile=config.profile))
+    if config.data.source == "simulated":
+        if is_cohort(path):
+            refuse_other_simulation(config.data)
+        else:
+            make_cohort(config.data, PreprocessSettings(profile=config.profile))
     real = read_cohort(path)
     n_train = real.select(split="train").n_patients
     n = config.n_samples or n_train

@@ -9,20 +9,21 @@ import shlex
 import sys
 from pathlib import Path
 
+from synehrgy.cli import as_called
 from synehrgy.errors import UserError
-from synehrgy.files import REPOSITORY
+from synehrgy.files import workspace
 from synehrgy.settings import DEFAULT_PATHS, GenerateConfig, check
 
-SAVED_MODELS, RESULTS = (REPOSITORY / DEFAULT_PATHS[name] for name in ("saved_models", "results"))
+SAVED_MODELS, RESULTS = (workspace() / DEFAULT_PATHS[name] for name in ("saved_models", "results"))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and export or import; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        print(_export(options) if options.command == "hf" else _import(options))
+        print(as_called(_export(options) if options.command == "hf" else _import(options)))
     except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(as_called(f"Error: {error}"), file=sys.stderr)
         return 1
     return 0
 

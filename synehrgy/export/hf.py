@@ -17,7 +17,7 @@ from synehrgy.export.card import card_of
 from synehrgy.export.check import check_export, loader_of
 from synehrgy.export.facts import Facts
 from synehrgy.export.words import tokenizer_config, tokenizer_json
-from synehrgy.files import REPOSITORY, new_folder, read_yaml, write_json, write_text
+from synehrgy.files import new_folder, read_yaml, workspace, write_json, write_text
 from synehrgy.settings import DEFAULT_PATHS, GenerateConfig, check
 from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
 from synehrgy.tokenizer.grammar import END, PAD, START
@@ -223,11 +223,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _placed(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The configuration of a run of this repository."""
+    """The configuration of a run of this workspace."""
     data = config["data"]
     return {
         **config,
         "run_name": name,
-        "data": data | {"path": str(REPOSITORY / "data" / "processed" / data["name"])},
-        "paths": {key: str(REPOSITORY / path) for key, path in DEFAULT_PATHS.items()},
+        "data": data | {"path": str(workspace() / "data" / "processed" / data["name"])},
+        "paths": {key: str(workspace() / path) for key, path in DEFAULT_PATHS.items()},
     }

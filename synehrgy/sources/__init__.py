@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
-from synehrgy.files import workspace
-from synehrgy.settings import DataSettings, PreprocessConfig, PreprocessSettings
+from synehrgy.files import read_json, workspace
+from synehrgy.settings import (
+    DataSettings,
+    PreprocessConfig,
+    PreprocessSettings,
+    SimulationSettings,
+)
+from synehrgy.sources.marks import MARK_FILE, is_simulated
 
 if TYPE_CHECKING:
     from synehrgy.sources.extraction import Hospital
@@ -106,6 +112,28 @@ def refuse_other_cohort(config: PreprocessConfig) -> None:
             f"{path} holds a cohort of {made_of}, not of {raw_dir}. overwrite=True "
             "replaces it; data.path=<folder> writes elsewhere."
         )
+
+
+def refuse_other_simulation(data: DataSettings) -> None:
+    """Refuse simulated patients that are there if others are asked for.
+
+    What is left at its default asks for nothing.
+
+    Raises:
+        UserError: names what differs.
+    """
+    made_of = read_schema(Path(data.path))[1].get("config", {}).get("raw_dir")
+    if made_of is None or not is_simulated(Path(made_of)):
+        return
+    by_default = SimulationSettings()
+    for key, has in read_json(Path(made_of) / MARK_FILE)["simulated"].items():
+        asked = getattr(data.simulation, key)
+        if asked not in (has, getattr(by_default, key)):
+            raise UserError(
+                f"{data.path} holds patients that were simulated with {key}={has}, not {asked}. "
+                f"Leave data.simulation.{key} out to take them, or write elsewhere: "
+                "data.path=<folder> data.raw_dir=<folder>."
+            )
 
 
 def _raw_dir(data: DataSettings) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synehrgy.cli import as_called
 from synehrgy.cohort import read_cohort
 from synehrgy.errors import UserError, nearest
 from synehrgy.settings import TokenSettings
@@ -32,9 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     show.add_argument("--vocabulary", action="store_true", help="also count the vocabulary")
     options = parser.parse_args(arguments)
     try:
-        print(_show(options))
+        print(as_called(_show(options)))
     except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(as_called(f"Error: {error}"), file=sys.stderr)
         return 1
     return 0
 

@@ -85,7 +85,15 @@ def _start_wandb(settings: WandbSettings, name: str, config: dict[str, Any], fol
             name=name,
             config=config,
             dir=str(folder),
-            settings=wandb.Settings(init_timeout=30),
+            # Configuration and metrics, and nothing else of this machine or of what is printed.
+            settings=wandb.Settings(
+                init_timeout=30,
+                console="off",
+                disable_code=True,
+                disable_git=True,
+                x_disable_meta=True,
+                x_save_requirements=False,
+            ),
         )
     except wandb.Error as error:
         # Hours of training must not depend on somebody else's server.

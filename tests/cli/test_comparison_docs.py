@@ -11,6 +11,7 @@ import torch
 
 from synehrgy import commands
 from synehrgy.baselines import baselines
+from synehrgy.baselines.baseline import CODES, SERIES, STAYS
 from synehrgy.cli import compose
 from synehrgy.cohort import export_csv, read_cohort
 from synehrgy.cohort.__main__ import main as cohort_command
@@ -67,6 +68,11 @@ def test_a_generator_of_one_s_own(tmp_path):
     write(found, tmp_path / "cohort")
     assert read_cohort(tmp_path / "cohort").n_patients == 20
     assert set(found.stays["age"]) <= set(real.stays["age"])
+    # It makes what it says that it covers.
+    covers = names["Shuffled"].covers
+    assert (len(found.codes) > 0) == (CODES in covers)
+    assert (len(found.measurements) > 0) == (SERIES in covers)
+    assert (found.stays["stay_index"].max() > 0) == (STAYS in covers)
 
 
 @pytest.mark.parametrize(

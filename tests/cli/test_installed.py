@@ -82,8 +82,19 @@ def test_the_four_commands_in_a_folder_of_one_s_own(programs, tmp_path):
     assert "Next: synehrgy-evaluate model=first\n" in said
     said = run("synehrgy-evaluate model=first preset=quick metrics=[structure]")
     assert f"Next: open {tmp_path}/Results/first-structure/report.html" in said
+    # The other programs of the package, too, know where one stands and how it is called.
+    python = [programs / "python", "-m"]
+    said = call(*python, "synehrgy.export", "hf", "first", "exported", cwd=tmp_path)
+    assert "Model for transformers: exported" in said
+    said = call(*python, "synehrgy.export", "from_hf", "exported", "copy", cwd=tmp_path)
+    assert "Next: synehrgy-generate model=copy n_samples=1000\n" in said
+    assert (tmp_path / "saved_models" / "copy" / "run.json").exists()
+    config = (tmp_path / "saved_models" / "copy" / "config.yaml").read_text()
+    assert f"saved_models: {tmp_path}/saved_models\n" in config
     # Everything is where one stands.
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "saved_models", "Results"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("data", "saved_models", "Results", "exported"),
+    }
     assert {path.name for path in (tmp_path / "data").iterdir()} == {
         *("raw", "processed", "synthetic"),
     }

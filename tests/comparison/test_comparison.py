@@ -117,6 +117,21 @@ def test_what_cannot_be_compared_is_refused_in_words(override, says, cohort_fold
         run_comparison(config_of(cohort_folder, tmp_path, override))
 
 
+def test_simulated_patients_that_are_there_are_not_taken_for_others(tmp_path):
+    places = [f"data.path={tmp_path / 'cohort'}", f"data.raw_dir={tmp_path / 'raw'}"]
+    more = ["data=simulated", *places, "names=[marginals]", "metrics=[structure]"]
+    first = run_comparison(
+        config_of(tmp_path, tmp_path, *more, "data.simulation.n_patients=60", "run_name=first")
+    )
+    assert (first / "comparison.md").exists()
+    asked = config_of(tmp_path, tmp_path, *more, "data.simulation.n_patients=90", "run_name=second")
+    with pytest.raises(UserError, match=r"with n_patients=60, not 90.*data\.path=<folder>"):
+        run_comparison(asked)
+    # Who asks for nothing takes what is there.
+    taken = run_comparison(config_of(tmp_path, tmp_path, *more, "run_name=third"))
+    assert (taken / "comparison.md").exists()
+
+
 def scores_of(**values):
     """By the name of a generator or row: its distance of codes and its AUROC of mortality."""
     rows = []

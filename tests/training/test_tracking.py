@@ -95,6 +95,10 @@ def test_offline_needs_no_key_and_disabled_never_starts(tmp_path, fake, monkeypa
     with Tracker(tmp_path / "m.jsonl", WandbSettings(mode="offline"), "run", {}) as tracker:
         tracker.log(epoch=1, val_loss=2.0)
     assert fake.settings["mode"] == "offline"
+    # Nothing of the machine, of the code or of what is printed goes along.
+    told = fake.settings["settings"]
+    assert (told.console, told.disable_git, told.disable_code) == ("off", True, True)
+    assert (told.x_disable_meta, told.x_save_requirements) == (True, False)
     assert fake.logged == [(1, {"epoch": 1, "val_loss": 2.0})]
     monkeypatch.setenv("WANDB_API_KEY", "a key")
     monkeypatch.setattr("wandb.init", lambda **settings: pytest.fail("wandb was started"))

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from synehrgy.cli import as_called
 from synehrgy.errors import UserError
 from synehrgy.sources.mimic3.to_meds import to_meds
 
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = to_meds(**options, progress=progress)
     except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(as_called(f"Error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on where it was.", file=sys.stderr)
@@ -42,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Without the tables that are not there: {', '.join(found.absent)}")
     print(
         f"Wrote {found.events:,} events of {found.patients:,} patients in {found.shards:,} shards "
-        f"to {found.folder}\nNext: python preprocess.py data=meds data.raw_dir={found.folder} "
-        "data.meds.mapping=mimic3"
+        f"to {found.folder}"
     )
+    following = f"python preprocess.py data=meds data.raw_dir={found.folder}"
+    print(as_called(f"Next: {following} data.meds.mapping=mimic3"))
     return 0
 
 

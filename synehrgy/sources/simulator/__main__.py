@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         summary = simulate(**options, progress=progress)
     except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(as_called(f"Error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
