@@ -40,10 +40,12 @@ class Checked:
     Attributes:
         text: for people.
         is_right: whether nothing is wrong.
+        has_train: whether some stay is in the train split, so that it can be trained on.
     """
 
     text: str
     is_right: bool
+    has_train: bool = False
 
 
 def check_cohort(
@@ -79,7 +81,7 @@ def check_cohort(
             parts.append(f"Figure: {draw(about, figure)}")
         except OSError as error:
             parts.append(f"No figure: {error}. --figure <file.png> writes it elsewhere.")
-    return Checked("\n\n".join(parts), True)
+    return Checked("\n\n".join(parts), True, bool((about.stays["split"] == "train").any()))
 
 
 def find_problems(path: Path, progress: bool = True) -> list[str]:

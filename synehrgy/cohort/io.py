@@ -43,7 +43,7 @@ def read_schema(path: Path) -> tuple[Schema, dict[str, Any]]:
     if not is_cohort(path):
         raise UserError(
             f"{path} is not a cohort: it has no {SCHEMA_FILE}. Run preprocess.py first, or check "
-            "the path (data.path=...)."
+            "the path."
         )
     content = read_json(path / SCHEMA_FILE)
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):

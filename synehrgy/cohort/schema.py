@@ -100,6 +100,13 @@ class Schema:
                 _check_unique(f"levels of {what} {item.name!r}", item.levels)
         for label in self.labels:
             _check_kind("label", label.column, label.kind, ("outcome", "phenotype"))
+            # Files of cohorts may be written by hand.
+            if not isinstance(label.also, dict):
+                raise UserError(
+                    f"label {label.column!r}: also must be codes by their system, such as "
+                    f'{{"icd10_diagnosis": ["A41"]}}, is {label.also!r}. Leave it out if there are '
+                    "none."
+                )
             stated = [label.codes, *label.also.values()]
             if any(stated) if label.system is None else not all(stated):
                 raise UserError(
@@ -117,7 +124,14 @@ class Schema:
                     )
                 _check_unique(f"codes of label {label.column!r}", codes)
         columns = [c.name for c in self.covariates] + [label.column for label in self.labels]
-        _check_unique("columns of the stays table", [*FIXED_STAY_COLUMNS, *columns])
+        for column in columns:
+            if column in FIXED_STAY_COLUMNS:
+                raise UserError(
+                    f"{column!r} is no name for a covariate or label: it is reserved for a column "
+                    f"that every cohort has, as are {', '.join(FIXED_STAY_COLUMNS)}. Give it "
+                    "another name."
+                )
+        _check_unique("columns of the stays table", columns)
         _check_unique("variables", [v.name for v in self.variables])
         _check_unique("code systems", [s.name for s in self.code_systems])
 

@@ -50,11 +50,13 @@ class Published:
         url: where it is published, http or https.
         file: where it is to lie here.
         sha256: its checksum in hexadecimal digits; None if none is published.
+        listed: the file here that the checksum is read from, if it is from one.
     """
 
     url: str
     file: Path
     sha256: str | None = None
+    listed: Path | None = None
 
     @property
     def is_here(self) -> bool:
@@ -169,9 +171,12 @@ def _get(wanted: Published, progress: bool) -> None:
             os.replace(wanted.part, wanted.file)
             return
         wanted.part.unlink()
+    hint = ""
+    if wanted.listed is not None:
+        hint = f" If it was published anew, remove {wanted.listed} and run the same command again."
     raise UserError(
         f"{wanted.url} came with the SHA-256 {found}, published is {wanted.sha256}: it was altered "
-        "on the way or has changed, and is not used."
+        f"on the way or has changed, and is not used.{hint}"
     )
 
 

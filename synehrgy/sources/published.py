@@ -1,6 +1,7 @@
 """What is open to all: the tables of PhysioNet's demos, and the splits of the mimic3-benchmarks."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -51,6 +52,23 @@ def download_tables(url: str, folder: Path, names: Iterable[str], progress: bool
             # The page of a login or of an outage; the list may come at another time.
             sums.file.unlink()
         raise
+    chosen = _chosen(checksums, names)
+    if was_here and len(chosen) < len(names):
+        # The list may have come from another address, or be an old one.
+        lacking = ", ".join(name.upper() for name in names if name not in chosen)
+        checksums = _anew(sums, f"{sums.file} lists no {lacking}", remedy)
+        chosen = _chosen(checksums, names)
+    if lacking := ", ".join(name.upper() for name in names if name not in chosen):
+        raise UserError(f"{sums.file} lists no {lacking}. Is {base}/ the right address?")
+    files = [
+        Published(f"{base}/{quote(path)}", folder / path, checksums[path], sums.file)
+        for path in chosen.values()
+    ]
+    download(files, remedy, progress)
+
+
+def _chosen(checksums: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The path of each table that a list has, by its name."""
     # Nothing that a server lists may lead out of the folder.
     listed = {path: PurePosixPath(path) for path in checksums}
     paths = {
@@ -58,19 +76,40 @@ def download_tables(url: str, folder: Path, names: Iterable[str], progress: bool
         for path, pure in listed.items()
         if ".." not in pure.parts and not pure.is_absolute()
     }
-    chosen = {
+    return {
         name: paths[name + suffix]
         for name in names
         for suffix in SUFFIXES
         if name + suffix in paths
     }
-    if lacking := [name.upper() for name in names if name not in chosen]:
-        raise UserError(f"{sums.file} lists no {', '.join(lacking)}. Is {base}/ the right address?")
-    files = [
-        Published(f"{base}/{quote(path)}", folder / path, checksums[path])
-        for path in chosen.values()
-    ]
-    download(files, remedy, progress)
+
+
+def _anew(sums: Published, why: str, remedy: str) -> dict[str, str]:
+    """Fetch a list that is here once more, and read it; the old one stays until then.
+
+    Raises:
+        UserError: it cannot be had, or what comes is no list; begins with ``why``.
+    """
+    fresh = Published(sums.url, sums.file.with_name(f"{sums.file.name}.new"))
+    leftovers = (fresh.file, fresh.part)
+    for file in leftovers:
+        file.unlink(missing_ok=True)
+    try:
+        try:
+            download([fresh], remedy, progress=False)
+        except UserError as error:
+            raise UserError(f"{why}, and there is no newer list: {error}") from None
+        try:
+            found = read_checksums(fresh.file)
+        except UserError:
+            raise UserError(
+                f"{why}, and {sums.url} is no list of checksums. Is it the right address?"
+            ) from None
+        os.replace(fresh.file, sums.file)
+    finally:
+        for file in leftovers:
+            file.unlink(missing_ok=True)
+    return found
 
 
 def download_benchmark_lists(folder: Path, progress: bool = True) -> None:

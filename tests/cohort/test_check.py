@@ -210,6 +210,31 @@ def test_the_command(folder, tmp_path, capsys):
     assert "is not a cohort" in capsys.readouterr().err
 
 
+def test_the_next_command(tmp_path, capsys):
+    cohort = small_cohort(20)
+    path = tmp_path / "my cohort"
+    write(cohort, path)
+    assert main(["check", str(path), "--no-figure"]) == 0
+    said = capsys.readouterr().out
+    assert f"Next: python preprocess.py data=cohort 'data.path={path}'\n" in said
+    # What cannot be trained on has none.
+    for split in (None, "test"):
+        cohort.stays["split"] = split
+        write(cohort, path)
+        assert main(["check", str(path), "--no-figure"]) == 0
+        assert "Next" not in capsys.readouterr().out
+
+
+def test_codes_of_a_label_that_are_none(folder, capsys):
+    content = json.loads((folder / "cohort.json").read_text())
+    content["labels"][0]["also"] = None
+    (folder / "cohort.json").write_text(json.dumps(content))
+    assert main(["check", str(folder), "--no-figure"]) == 1
+    said = capsys.readouterr().err
+    name = content["labels"][0]["column"]
+    assert f"Error: {folder / 'cohort.json'}: label {name!r}: also must be" in said
+
+
 def test_the_command_on_tables(tmp_path, capsys):
     folder = write_hospital(tmp_path / "raw")
     assert main(["check", str(folder)]) == 0

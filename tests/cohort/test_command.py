@@ -51,3 +51,26 @@ def test_an_unknown_format_is_refused(folder, tmp_path, capsys):
         main(["export", "excel", str(folder), str(tmp_path / "out")])
     assert refusal.value.code == 2
     assert "'excel'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_is_in_a_folder_is_not_replaced_unasked(name, folder, tmp_path, capsys):
+    target = tmp_path / "out"
+    target.mkdir()
+    assert main(["export", name, str(folder), str(target)]) == 0
+    files = {f: f.stat().st_mtime_ns for f in target.rglob("*")}
+    assert main(["export", name, str(folder), str(target)]) == 1
+    assert f"{target} is not empty. --overwrite" in capsys.readouterr().err
+    assert {f: f.stat().st_mtime_ns for f in target.rglob("*")} == files
+    assert main(["export", name, str(folder), str(target), "--overwrite"]) == 0
+    # What is no export stays even then.
+    (target / "notes.txt").write_text("mine")
+    assert main(["export", name, str(folder), str(target), "--overwrite"]) == 1
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_cohort_is_not_exported_into_itself(folder, more, capsys):
+    assert main(["export", "csv", str(folder), str(folder / ".." / "cohort"), *more]) == 1
+    assert "are the same folder" in capsys.readouterr().err
+    assert (folder / "cohort.json").exists()

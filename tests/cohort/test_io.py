@@ -261,7 +261,7 @@ def test_foreign_folder_is_not_replaced(tmp_path):
 def test_what_is_no_cohort_is_refused(tmp_path):
     assert not is_cohort(tmp_path)
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(UserError, match=r"is not a cohort: it has no cohort\.json"):
+        with pytest.raises(UserError, match=r"is not a cohort: it has no cohort\.json.*path\.$"):
             read_cohort(path)
 
 

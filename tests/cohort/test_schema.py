@@ -49,11 +49,15 @@ def schema(**parts):
             "columns of the stays table: declared more than once: x",
         ),
         *(
-            ({"covariates": [Covariate(column, "continuous")]}, f"more than once: {column}")
+            ({"covariates": [Covariate(column, "continuous")]}, f"{column!r} is no name for a")
             for column in ("subject_id", "stay_id", "hadm_id", "stay_index", "split", "los_hours")
         ),
-        ({"labels": [Label("split", "Split", "phenotype")]}, "more than once: split"),
+        ({"labels": [Label("split", "Split", "phenotype")]}, "it is reserved for a column"),
         ({"labels": [Label("p", "P", "phenotype", also={"b": ["1"]})]}, "declared together"),
+        (
+            {"labels": [Label("p", "P", "phenotype", also=None)]},
+            "label 'p': also must be codes by their system",
+        ),
         (
             {"labels": [Label("p", "P", "phenotype", "a", ["1"], {"b": []})]},
             "declared together",

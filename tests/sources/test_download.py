@@ -425,6 +425,40 @@ def test_a_list_without_the_tables(demo, tmp_path):
         preprocess(compose("preprocess", demo_settings(demo, tmp_path)))
 
 
+def test_a_list_from_a_wrong_address_is_fetched_anew(demo, tmp_path, pauses):
+    """It would refuse the right address for ever."""
+    sums = tmp_path / "raw" / "SHA256SUMS.txt"
+    demo.files["/other/SHA256SUMS.txt"] = f"{'a' * 64} PATIENTS.csv\n".encode()
+    for _ in range(2):
+        with pytest.raises(UserError, match="lists no ADMISSIONS"):
+            download_tables(f"{demo.url}/other", sums.parent, RELEASE.columns, progress=False)
+    old = sums.read_bytes()
+    # The old list stays until there is another.
+    with serving() as gone:
+        url = gone.url
+    with pytest.raises(UserError, match=r"lists no ADMISSIONS.* there is no newer list: .*refused"):
+        download_tables(f"{url}/demo", sums.parent, RELEASE.columns, progress=False)
+    demo.files["/login/SHA256SUMS.txt"] = b"<html>"
+    with pytest.raises(UserError, match=r"lists no ADMISSIONS.* is no list of checksums"):
+        download_tables(f"{demo.url}/login", sums.parent, RELEASE.columns, progress=False)
+    assert sums.read_bytes() == old
+    assert names(sums.parent) == ["SHA256SUMS.txt"]
+    demo.asked.clear()
+    download_tables(f"{demo.url}/demo", sums.parent, RELEASE.columns, progress=False)
+    assert [path for path, _ in demo.asked].count("/demo/SHA256SUMS.txt") == 1
+    assert sums.read_bytes() == demo.files["/demo/SHA256SUMS.txt"]
+    assert len(names(sums.parent)) == len(RELEASE.columns) + 1
+
+
+def test_tables_that_were_published_anew(demo, tmp_path):
+    download_tables(f"{demo.url}/demo", tmp_path / "raw", RELEASE.columns, progress=False)
+    (tmp_path / "raw" / "PATIENTS.csv").unlink()
+    demo.files["/demo/PATIENTS.csv"] += b"\n"
+    sums = tmp_path / "raw" / "SHA256SUMS.txt"
+    with pytest.raises(UserError, match=rf"If .* published anew, remove {sums}"):
+        download_tables(f"{demo.url}/demo", tmp_path / "raw", RELEASE.columns, progress=False)
+
+
 def test_the_demo_comes_from_physionet():
     data = compose("preprocess", ["data=mimic3_demo"]).data
     assert data.url == "https://physionet.org/files/mimiciii-demo/1.4/"

@@ -52,7 +52,7 @@ REFUSED = {
     STAYS + "covariates: {w: {levels: [F, F]}}": "covariates.w.levels: 'F' stands there twice",
     STAYS + "covariates: {w: {since: b}}": "since needs a unit, one of hours, days",
     STAYS + "covariates: {w: {since: b, column: c, unit: days}}": "instead of column and levels",
-    STAYS + "covariates: {stay_id: }": "declared more than once: stay_id",
+    STAYS + "covariates: {stay_id: }": "'stay_id' is no name for a covariate or label",
     STAYS + "labels: {x: {kind: outcomes}}": "labels.x.kind: 'outcomes' is not one of outcome, ph",
     STAYS + "labels: {x: {codes: [A]}}": "labels.x: system and codes go together",
     STAYS + "labels: {x: {present: [a], absent: [A, a]}}": "'a' stands for two things",

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from synehrgy.cohort.__main__ import main
+from synehrgy.cohort.schema import FIXED_STAY_COLUMNS
 from synehrgy.errors import UserError
 from synehrgy.sources.tables import draft, extract_tables
 from tests.sources.hospital import VITALS, long_form, tables
@@ -87,9 +88,26 @@ def test_what_cannot_be_guessed_is_said(tmp_path):
     assert "only.csv: the column note is left out." in said
 
 
+def test_reserved_names_are_no_facts(tmp_path):
+    stays = tables()["stays.csv"].rename(columns={"patient": "subject_id", "visit": "stay_id"})
+    stays = stays.assign(stay_index="0", los_hours="5.5", hadm_id=["7", "8", "9", "9"], split="A")
+    found, said = drafted(tmp_path / "with end", {"stays.csv": stays})
+    assert "los_hours" not in found["stays"]
+    assert found["stays"]["order"] == "stay_index"
+    for column in ("los_hours", "hadm_id", "split"):
+        assert f"the column {column} is left out: its name is reserved" in said
+    assert f"check '{tmp_path / 'with end'}'" in said
+    found, _ = drafted(tmp_path / "raw", {"stays.csv": stays.drop(columns=["left"])})
+    assert found["stays"]["los_hours"] == "los_hours"
+    assert not {*found["covariates"], *found.get("labels", {})} & set(FIXED_STAY_COLUMNS)
+    assert main(["check", str(tmp_path / "raw"), "--no-figure"]) == 0
+
+
 def test_refusals(tmp_path, capsys):
     with pytest.raises(UserError, match="has no tables"):
         draft(tmp_path)
+    assert main(["declare", str(tmp_path / "nope")]) == 1
+    assert f"{tmp_path / 'nope'} does not exist." in capsys.readouterr().err
     drafted(tmp_path / "raw", tables())
     before = (tmp_path / "raw" / "tables.yaml").read_bytes()
     assert main(["declare", str(tmp_path / "raw")]) == 1

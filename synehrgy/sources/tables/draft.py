@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import yaml
 
 from synehrgy.cohort import SPLITS
+from synehrgy.cohort.schema import FIXED_STAY_COLUMNS
 from synehrgy.errors import UserError
 from synehrgy.files import write_text
 from synehrgy.sources.reading import SUFFIXES
@@ -71,10 +73,17 @@ class Sample:
 
     def is_number(self, column: str) -> bool:
         """Whether everything in a column is a number."""
+        return self.numbers(column) is not None
+
+    def numbers(self, column: str) -> pd.Series | None:
+        """A column as numbers; None if there is none of this name, or if it has anything else."""
+        if column not in self.rows:
+            return None
         texts = self.rows[column].dropna()
         if self.form.csv.decimal == ",":
             texts = texts.str.replace(",", ".")
-        return bool(len(texts) and pd.to_numeric(texts, errors="coerce").notna().all())
+        found = pd.to_numeric(texts, errors="coerce")
+        return found.reindex(self.rows.index) if len(texts) and found.notna().all() else None
 
     def is_time(self, column: str) -> bool:
         """Whether everything in a column is a date and time."""
@@ -110,10 +119,14 @@ def draft(folder: Path) -> str:
         What was written, what could not be guessed, and what to do next.
 
     Raises:
-        UserError: no tables, files that cannot be read, or a ``tables.yaml`` that is there already.
+        UserError: no such folder, no tables, files that cannot be read, or a ``tables.yaml`` that
+            is there already.
     """
     folder = Path(folder)
     target = folder / FILE
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}. Give the folder of the tables.")
     if target.exists():
         raise UserError(f"{target} is there already. Rename it to have a new draft written.")
     names = sorted(f.name for f in folder.glob("*") if f.name.lower().endswith(SUFFIXES))
@@ -130,7 +143,8 @@ def draft(folder: Path) -> str:
     head += ["# docs/own-data.md", *(f"# - {sentence}" for sentence in unsure)]
     write_text(target, "\n".join([*head, dumped]))
     said = "".join(f"\n  - {sentence}" for sentence in unsure)
-    return f"Draft: {target}{said}\nNext: correct it; python -m synehrgy.cohort check {folder}"
+    check = f"python -m synehrgy.cohort check {shlex.quote(str(folder))}"
+    return f"Draft: {target}{said}\nNext: correct it; {check}"
 
 
 def _written(form: Declaration) -> dict[str, Any]:
@@ -261,6 +275,13 @@ def _stays(sample: Sample, key: str, unsure: list[str]) -> dict[str, Any]:
         column = sample.find(what, time=True, but=stays.values())
         if column is not None:
             stays[what] = column
+    # Tables of another tool may have what a cohort has under the same name.
+    order = sample.numbers("stay_index")
+    if order is not None and order.notna().all():
+        stays["order"] = "stay_index"
+    los = sample.numbers("los_hours")
+    if los is not None and los.min() >= 0 and "discharged" not in stays:
+        stays["los_hours"] = "los_hours"
     split = sample.find("split")
     if split is not None and sample.rows[split].isin(SPLITS).all():
         stays["split"] = split
@@ -270,6 +291,12 @@ def _stays(sample: Sample, key: str, unsure: list[str]) -> dict[str, Any]:
     for column in sample.columns:
         values = sample.values(column)
         if column in stays.values():
+            continue
+        if column in FIXED_STAY_COLUMNS:
+            unsure.append(
+                f"{sample.file}: the column {column} is left out: its name is reserved. To take "
+                "it, give it another name: {<name>: {column: " + column + "}}."
+            )
             continue
         if re.search(NAMES["since"], column.lower()) and "admitted" in stays:
             covariates["age"] = {"since": column, "unit": "years"}

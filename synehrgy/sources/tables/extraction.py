@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -189,7 +190,8 @@ def check_tables(
         checked = check_cohort(path, limits=limits, figure=figure, progress=progress)
     # The cohort was there for a moment only.
     said = "\n".join(summary.render().splitlines()[1:])
-    return Checked(f"The tables of {raw_dir}\n{said}\n\n{checked.text}", checked.is_right)
+    text = f"The tables of {raw_dir}\n{said}\n\n{checked.text}"
+    return replace(checked, text=text)
 
 
 def _declaration_of(raw_dir: Path, file: Path) -> Declaration:
