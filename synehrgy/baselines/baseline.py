@@ -1,9 +1,10 @@
 """What a baseline is: a generator that is fitted on a cohort and samples another."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,25 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def limited(
+    default: float,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    divides: str | None = None,
+) -> Any:
+    """A number among the settings of a baseline, with its limits.
+
+    Args:
+        default: what it is if nobody says otherwise.
+        minimum, above, maximum: what it must be at least, above, and at most.
+        divides: the setting that must be a multiple of it.
+    """
+    limits = {"minimum": minimum, "above": above, "maximum": maximum, "divides": divides}
+    return field(default=default, metadata=limits)
+
+
 class Baseline(ABC):
     """A generator of patients. A file in this package with such a class is all it takes.
 
@@ -39,7 +59,7 @@ class Baseline(ABC):
         covers: which of ``PARTS`` it generates. What it does not cover its cohorts do not have: no
             codes, no series, or one stay per patient.
         competes: whether it can be the best; the floor and the trap cannot.
-        Settings: a dataclass of its settings, all with defaults.
+        Settings: a dataclass of its settings, all with defaults; ``limited`` gives one limits.
     """
 
     name: ClassVar[str]
@@ -56,7 +76,7 @@ class Baseline(ABC):
             settings: of ``Settings``, other than their defaults.
 
         Raises:
-            UserError: an unknown setting or a value of another type.
+            UserError: an unknown setting, a value of another type or beyond its limits.
         """
         known = {field.name: field for field in fields(self.Settings)}
         for key, value in settings.items():
@@ -74,6 +94,26 @@ class Baseline(ABC):
                     f"{self.name}: {key}={value!r} is not of the type of its default, {default!r}."
                 )
         self.settings = self.Settings(**settings)
+        for key, item in known.items():
+            if fault := self._fault(getattr(self.settings, key), item.metadata):
+                raise UserError(f"{self.name}: {key}={getattr(self.settings, key)} {fault}.")
+
+    def _fault(self, value: Any, limits: Mapping[str, Any]) -> str | None:
+        """What is wrong with the value of a setting, if anything is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be a finite number"
+        minimum, above, maximum, divides = (
+            limits.get(key) for key in ("minimum", "above", "maximum", "divides")
+        )
+        if minimum is not None and value < minimum:
+            return f"must be at least {minimum}"
+        if above is not None and value <= above:
+            return f"must be above {above}"
+        if maximum is not None and value > maximum:
+            return f"must be at most {maximum}"
+        if divides is not None and getattr(self.settings, divides) % value:
+            return f"must divide {divides}={getattr(self.settings, divides)}"
+        return None
 
     @abstractmethod
     def fit(

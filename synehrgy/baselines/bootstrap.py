@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from synehrgy.baselines.baseline import limited
 from synehrgy.baselines.keeps import KeepsPatients
 from synehrgy.baselines.records import assemble, drawn_patients
 from synehrgy.cohort import Cohort
@@ -20,8 +21,8 @@ class BootstrapSettings:
         dropped: share of codes and of values that are left out.
     """
 
-    noise: float = 0.1
-    dropped: float = 0.1
+    noise: float = limited(0.1, minimum=0.0)
+    dropped: float = limited(0.1, minimum=0.0, maximum=1.0)
 
 
 class Bootstrap(KeepsPatients):

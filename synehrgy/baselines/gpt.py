@@ -1,16 +1,23 @@
 """Our own training and sampling behind the interface of the baselines."""
 
+import io
+import re
 import shutil
+import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import torch
 
 from synehrgy.baselines.baseline import Baseline, seeded
 from synehrgy.cohort import Cohort, CohortWriter
+from synehrgy.errors import UserError
 from synehrgy.generation.api import SynEHRgy
 from synehrgy.settings import (
     DataSettings,
@@ -45,13 +52,17 @@ class TrainedGPT(Baseline, ABC):
     def fit(
         self, train: Cohort, val: Cohort, *, seed: int, device: torch.device, progress: bool
     ) -> None:
-        """Tokenise and train, in a folder that is there as long as the baseline."""
+        """Tokenise and train, in a folder that is there as long as the baseline.
+
+        Raises:
+            UserError: settings that these patients do not go with.
+            KeyboardInterrupt: somebody stopped it.
+        """
         self._place = tempfile.TemporaryDirectory()
         place = Path(self._place.name)
         both = _both(train, val)
         with CohortWriter(place / "cohort", both.schema, both.provenance) as writer:
             writer.write(both.stays, both.codes, both.measurements)
-        preprocess_tokens(place / "cohort", self.tokens())
         config = TrainConfig(
             run_name=_RUN,
             seed=seed,
@@ -61,8 +72,29 @@ class TrainedGPT(Baseline, ABC):
             wandb=WandbSettings(mode="disabled"),
             **self.config(),
         )
-        with seeded(seed):
-            self.run = train_model(config)
+        with self._in_words():
+            preprocess_tokens(place / "cohort", self.tokens())
+            with seeded(seed):
+                self.run = train_model(config)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What ``train.py`` says of its settings and its folder, for people who gave neither.
+
+        Nothing is left of a training that was stopped, so its advice to resume is not shown.
+        """
+        try:
+            with redirect_stdout(_WithoutAdvice(sys.stdout)):
+                yield
+        except KeyboardInterrupt:
+            print(f"\nStopped; {self.name} is not kept. The same command begins it anew.")
+            raise
+        except UserError as error:
+            mine = "|".join(item.name for item in fields(self.Settings))
+            # How records become tokens is a part of the method.
+            said = re.sub(r", or preprocess\.\w+=\w+", "", str(error))
+            said = re.sub(rf"\b(hparams|model|train|preprocess)\.({mine})\b", r"method.\2", said)
+            raise UserError(f"{self.name}: {said}") from error
 
     def sample(self, n: int, *, seed: int, device: torch.device, progress: bool) -> Cohort:
         """Sample records and decode them."""
@@ -80,6 +112,19 @@ class TrainedGPT(Baseline, ABC):
         found = cls(**settings)
         found.run = folder / _RUN
         return found
+
+
+class _WithoutAdvice(io.TextIOBase):
+    """An output without the line that says how to go on with a training that was stopped."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith("\nStopped; ") else self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 def _both(train: Cohort, val: Cohort) -> Cohort:

@@ -10,6 +10,7 @@ count in the train split, not in all patients.
 from dataclasses import dataclass
 from typing import Any
 
+from synehrgy.baselines.baseline import limited
 from synehrgy.baselines.gpt import TrainedGPT
 from synehrgy.settings import HyperParameters, ModelSettings, TokenSettings, TrainSettings
 
@@ -28,16 +29,16 @@ class GPTPaperSettings:
         top_k: likeliest tokens that are drawn from.
     """
 
-    n_layer: int = 4
-    n_head: int = 4
-    n_embd: int = 384
-    n_ctx: int = 1024
-    mini_batch: int = 64
-    n_accum: int = 2
-    lr: float = 3e-4
-    epochs: int = 20
-    patience: int = 5
-    top_k: int = 50
+    n_layer: int = limited(4, minimum=1)
+    n_head: int = limited(4, minimum=1, divides="n_embd")
+    n_embd: int = limited(384, minimum=1)
+    n_ctx: int = limited(1024, minimum=16)
+    mini_batch: int = limited(64, minimum=1)
+    n_accum: int = limited(2, minimum=1)
+    lr: float = limited(3e-4, above=0.0)
+    epochs: int = limited(20, minimum=1)
+    patience: int = limited(5, minimum=1)
+    top_k: int = limited(50, minimum=1)
 
 
 class GPTPaper(TrainedGPT):

@@ -55,7 +55,7 @@ from scipy.special import ndtr, ndtri
 from torch import nn
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import Baseline, seeded
+from synehrgy.baselines.baseline import Baseline, limited, seeded
 from synehrgy.baselines.halo_network import HOURS, STAY, Drawn, Layout, Network, Sizes, Visits
 from synehrgy.baselines.records import assemble, labels_of_codes
 from synehrgy.baselines.series import SeriesGrid
@@ -98,21 +98,21 @@ class HaloSettings:
         patience: stop when so many epochs did not lower the loss on ``val``.
     """
 
-    step: float = 1.0
-    n_steps: int = 48
-    n_bins: int = 10
-    width: int = 128
-    n_layers: int = 2
-    n_heads: int = 4
-    units: int = 4
-    code_places: int = 128
-    dropout: float = 0.1
-    epochs: int = 12
-    batch_size: int = 1024
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    code_decay: float = 1.0
-    patience: int = 3
+    step: float = limited(1.0, above=0.0)
+    n_steps: int = limited(48, minimum=1)
+    n_bins: int = limited(10, minimum=1)
+    width: int = limited(128, minimum=1)
+    n_layers: int = limited(2, minimum=1)
+    n_heads: int = limited(4, minimum=1, divides="width")
+    units: int = limited(4, minimum=1)
+    code_places: int = limited(128, minimum=1)
+    dropout: float = limited(0.1, minimum=0.0, maximum=0.9)
+    epochs: int = limited(12, minimum=1)
+    batch_size: int = limited(1024, minimum=1)
+    learning_rate: float = limited(3e-3, above=0.0)
+    weight_decay: float = limited(0.05, minimum=0.0)
+    code_decay: float = limited(1.0, minimum=0.0)
+    patience: int = limited(3, minimum=1)
 
 
 @dataclass

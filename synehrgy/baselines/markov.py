@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import Baseline
+from synehrgy.baselines.baseline import Baseline, limited
 from synehrgy.cohort import Cohort
 from synehrgy.draws import Stream, uniforms
+from synehrgy.errors import UserError
 from synehrgy.generation.constraint import Constraint, RecordState
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import TOKENIZER_FILE, Records, Tokenizer, decode, encode
@@ -34,8 +35,8 @@ class MarkovSettings:
         min_count: how often these must have been seen; if less, one fewer is looked at.
     """
 
-    order: int = 4
-    min_count: int = 8
+    order: int = limited(4, minimum=1)
+    min_count: int = limited(8, minimum=1)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,22 @@ class Markov(Baseline):
     def fit(
         self, train: Cohort, val: Cohort, *, seed: int, device: torch.device, progress: bool
     ) -> None:
-        """Count the tokens that follow each context of up to ``order`` tokens."""
+        """Count the tokens that follow each context of up to ``order`` tokens.
+
+        Raises:
+            UserError: an order with more contexts than there are numbers.
+        """
         stays = train.stays.assign(split="train")
         cohort = Cohort(train.schema, stays, train.codes, train.measurements)
         self.tokenizer = Tokenizer.fit(cohort, TokenSettings())
+        vocabulary, order = len(self.tokenizer.vocabulary), self.settings.order
+        if vocabulary**order > 2**63:
+            # Each context of so many tokens has a number of its own.
+            most = next(k for k in range(order, 0, -1) if vocabulary**k <= 2**63)
+            raise UserError(
+                f"{self.name}: order={order} is too much for the {vocabulary:,} tokens of these "
+                f"patients. Take order={most} or less."
+            )
         records = encode(self.tokenizer, cohort)
         self.longest = int(records.lengths.max(initial=1) * _LONGEST) + 64
         tokens = records.tokens.astype(np.int64)

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import CODES, STAYS, Baseline, seeded
+from synehrgy.baselines.baseline import CODES, STAYS, Baseline, limited, seeded
 from synehrgy.baselines.promptehr_network import MASK, PAD, Grammar, PromptedTransformer, Tokens
 from synehrgy.baselines.records import assemble, drawn_patients, labels_of_codes
 from synehrgy.baselines.stopping import BestWeights
@@ -75,18 +75,18 @@ class PromptehrSettings:
         patience: stop when so many epochs did not lower the loss on ``val``.
     """
 
-    width: int = 128
-    n_layer: int = 2
-    n_head: int = 4
-    n_ctx: int = 256
-    dropout: float = 0.1
-    generated: float = 0.5
-    deleted: float = 0.15
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    epochs: int = 15
-    patience: int = 3
+    width: int = limited(128, minimum=2)
+    n_layer: int = limited(2, minimum=1)
+    n_head: int = limited(4, minimum=1, divides="width")
+    n_ctx: int = limited(256, minimum=1)
+    dropout: float = limited(0.1, minimum=0.0, maximum=0.9)
+    generated: float = limited(0.5, minimum=0.0, maximum=1.0)
+    deleted: float = limited(0.15, minimum=0.0, maximum=1.0)
+    batch_size: int = limited(16, minimum=1)
+    learning_rate: float = limited(2e-3, above=0.0)
+    weight_decay: float = limited(0.01, minimum=0.0)
+    epochs: int = limited(15, minimum=1)
+    patience: int = limited(3, minimum=1)
 
 
 @dataclass

@@ -45,7 +45,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from synehrgy.baselines.baseline import SERIES, Baseline, seeded
+from synehrgy.baselines.baseline import SERIES, Baseline, limited, seeded
 from synehrgy.baselines.gan import average, gradient_penalty
 from synehrgy.baselines.records import assemble
 from synehrgy.baselines.rtsgan_network import (
@@ -88,19 +88,19 @@ class RtsganSettings:
         penalty: weight of the gradient penalty.
     """
 
-    step: float = 1.0
-    n_steps: int = 72
-    hidden: int = 96
-    noise: int = 128
-    batch_size: int = 64
-    updates: int = 2000
-    learning_rate: float = 2e-3
-    patience: int = 10
-    gan_batch_size: int = 128
-    gan_updates: int = 3000
-    critic_updates: int = 5
-    gan_learning_rate: float = 5e-4
-    penalty: float = 10.0
+    step: float = limited(1.0, above=0.0)
+    n_steps: int = limited(72, minimum=1)
+    hidden: int = limited(96, minimum=1)
+    noise: int = limited(128, minimum=1)
+    batch_size: int = limited(64, minimum=1)
+    updates: int = limited(2000, minimum=1)
+    learning_rate: float = limited(2e-3, above=0.0)
+    patience: int = limited(10, minimum=1)
+    gan_batch_size: int = limited(128, minimum=1)
+    gan_updates: int = limited(3000, minimum=1)
+    critic_updates: int = limited(5, minimum=1)
+    gan_learning_rate: float = limited(5e-4, above=0.0)
+    penalty: float = limited(10.0, minimum=0.0)
 
 
 class Rtsgan(Baseline):

@@ -7,7 +7,9 @@ on two cores of a CPU.
 from dataclasses import dataclass
 from typing import Any
 
+from synehrgy.baselines.baseline import limited
 from synehrgy.baselines.gpt import TrainedGPT
+from synehrgy.errors import UserError
 from synehrgy.settings import HyperParameters, ModelSettings, TokenSettings, TrainSettings
 
 
@@ -30,20 +32,20 @@ class SynEHRgySettings:
         n_bins: bins of each series, of equal counts.
     """
 
-    n_layer: int = 2
-    n_head: int = 2
-    n_embd: int = 128
-    dropout: float = 0.0
-    n_ctx: int = 1024
-    mini_batch: int = 8
-    n_accum: int = 1
-    lr: float = 8e-3
-    weight_decay: float = 0.1
-    epochs: int = 6
-    patience: int = 3
+    n_layer: int = limited(2, minimum=1)
+    n_head: int = limited(2, minimum=1, divides="n_embd")
+    n_embd: int = limited(128, minimum=1)
+    dropout: float = limited(0.0, minimum=0.0, maximum=0.9)
+    n_ctx: int = limited(1024, minimum=16)
+    mini_batch: int = limited(8, minimum=1)
+    n_accum: int = limited(1, minimum=1)
+    lr: float = limited(8e-3, above=0.0)
+    weight_decay: float = limited(0.1, minimum=0.0)
+    epochs: int = limited(6, minimum=1)
+    patience: int = limited(3, minimum=1)
     code_shuffle: bool = True
-    min_code_count: int = 1
-    n_bins: int = 20
+    min_code_count: int = limited(1, minimum=1)
+    n_bins: int = limited(20, minimum=1)
 
 
 class Ours(TrainedGPT):
@@ -53,6 +55,16 @@ class Ours(TrainedGPT):
     title = "SynEHRgy"
     source = "this toolkit"
     Settings = SynEHRgySettings
+
+    def __init__(self, **settings: Any) -> None:
+        """Set it up; rotary positions need heads of even width."""
+        super().__init__(**settings)
+        s = self.settings
+        if s.n_embd % (2 * s.n_head):
+            raise UserError(
+                f"{self.name}: n_embd={s.n_embd} must be a multiple of {2 * s.n_head}, twice "
+                f"n_head={s.n_head}."
+            )
 
     def tokens(self) -> TokenSettings:
         """All codes, whole records, times to the minute, bins of equal counts."""
@@ -70,7 +82,7 @@ class Ours(TrainedGPT):
             s.n_head,
             s.n_embd,
             s.dropout,
-            n_kv_head=max(s.n_head // 2, 1),
+            n_kv_head=s.n_head // 2 if s.n_head % 2 == 0 else 1,
             positions="rotary",
             qk_norm=True,
             bias=False,

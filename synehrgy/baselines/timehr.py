@@ -47,7 +47,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 from tqdm import tqdm, trange
 
-from synehrgy.baselines.baseline import SERIES, seeded
+from synehrgy.baselines.baseline import SERIES, limited, seeded
 from synehrgy.baselines.gan import average, gradient_penalty
 from synehrgy.baselines.keeps import KeepsPatients
 from synehrgy.baselines.records import assemble
@@ -92,18 +92,18 @@ class TimehrSettings:
         average: how much of the average of a generator's weights stays at each update.
     """
 
-    step: float = 1.0
-    n_steps: int = 64
-    noise: int = 64
-    features: int = 8
-    batch_size: int = 32
-    mask_updates: int = 1600
-    value_updates: int = 1200
-    critic_updates: int = 2
-    mask_learning_rate: float = 2e-3
-    value_learning_rate: float = 1e-3
-    penalty: float = 10.0
-    average: float = 0.995
+    step: float = limited(1.0, above=0.0)
+    n_steps: int = limited(64, minimum=1)
+    noise: int = limited(64, minimum=1)
+    features: int = limited(8, minimum=1)
+    batch_size: int = limited(32, minimum=1)
+    mask_updates: int = limited(1600, minimum=1)
+    value_updates: int = limited(1200, minimum=1)
+    critic_updates: int = limited(2, minimum=1)
+    mask_learning_rate: float = limited(2e-3, above=0.0)
+    value_learning_rate: float = limited(1e-3, above=0.0)
+    penalty: float = limited(10.0, minimum=0.0)
+    average: float = limited(0.995, minimum=0.0, maximum=1.0)
 
 
 class Timehr(KeepsPatients):

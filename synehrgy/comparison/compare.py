@@ -2,15 +2,17 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from synehrgy.baselines import CODES, PARTS, SERIES, STAYS, baselines
-from synehrgy.baselines.run import read_made, run_baseline
+from synehrgy.baselines.run import read_made, refuse_taken, run_baseline
 from synehrgy.cohort import Cohort, hash_of, is_cohort, read_cohort, read_schema
 from synehrgy.cohort.futures import GENERATION_FILE
 from synehrgy.comparison.figure import draw
@@ -20,6 +22,7 @@ from synehrgy.errors import UserError, nearest
 from synehrgy.evaluation.api import chosen_metrics, evaluate
 from synehrgy.evaluation.compare import code_hash
 from synehrgy.evaluation.metric import ROWS, SYNTHETIC
+from synehrgy.evaluation.patients import Patients
 from synehrgy.evaluation.rows import as_covered, check_same_schema
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.provenance import now, versions
@@ -47,9 +50,10 @@ def run_comparison(config: ComparisonConfig) -> Path:
         The folder of the results.
 
     Raises:
-        UserError: an unknown generator, or a cohort that is not there or has other columns.
+        UserError: an unknown generator, a cohort that is not there or has other columns, or a
+            folder that holds something else. Nothing is fitted then.
     """
-    names = list(config.names) or list(baselines())
+    names = list(dict.fromkeys(config.names)) or list(baselines())
     for name in names:
         if name not in baselines():
             raise UserError(
@@ -59,11 +63,15 @@ def run_comparison(config: ComparisonConfig) -> Path:
     unknown = sorted(set(config.methods) - set(names))
     if unknown:
         raise UserError(f"methods has settings of {unknown[0]!r}, which is not compared.")
-    # Mistakes are found before anything is fitted.
+    # Mistakes are found before anything is fitted: here those for which no data are needed.
     for name in names:
         baselines()[name](**config.methods.get(name, {}))
     chosen_metrics(config.preset, config.metrics)
-    others = [_outside(name, Path(folder)) for name, folder in config.others.items()]
+    others = [_outside(name, folder) for name, folder in config.others.items()]
+    out = Path(config.paths.results) / config.run_name
+    refuse_taken(out, _is_comparison)
+    if config.oracle is not None:
+        read_schema(Path(config.oracle))
     path = Path(config.data.path)
     if config.data.source == "simulated":
         if is_cohort(path):
@@ -71,16 +79,27 @@ def run_comparison(config: ComparisonConfig) -> Path:
         else:
             make_cohort(config.data, PreprocessSettings(profile=config.profile))
     real = read_cohort(path)
-    n_train = real.select(split="train").n_patients
+    n_train, n_test = (real.select(split=split).n_patients for split in ("train", "test"))
     n = config.n_samples or n_train
-    print(f"{path}: {real.n_patients:,} patients, {n_train:,} of them to learn from")
+    profile = real.provenance.get("config", {}).get("profile")
+    print(
+        f"{path}: {real.n_patients:,} patients{f' (profile {profile})' if profile else ''}, "
+        f"{n_train:,} of them to learn from"
+    )
+    if not n_train or not n_test:
+        raise UserError(
+            f"{path} has {n_train:,} patients in its train split and {n_test:,} in its test split; "
+            "a comparison needs both."
+        )
     for one in others:
         _check_other(one, real, n)
-    made = [_made(config, name, n) for name in names] + others
+    planned = [_planned(config, name, n) for name in names]
+    for mine in planned:
+        read_made(mine)
     oracle = _oracle(config, real, n)
-    scores = _judged(config, real, oracle, made)
-    out = Path(config.paths.results) / config.run_name
-    with new_folder(out, lambda path: (path / COMPARISON_FILE).exists()) as folder:
+    made = [_made(mine) for mine in planned] + others
+    scores = _judged(config, real, oracle, made, n)
+    with new_folder(out, _is_comparison) as folder:
         scores.to_csv(folder / SCORES_FILE, index=False)
         for one in made:
             shutil.copytree(_kept(config) / one.name / TABLES_FOLDER, folder / one.name)
@@ -102,12 +121,15 @@ def run_comparison(config: ComparisonConfig) -> Path:
     return out
 
 
-def _made(config: ComparisonConfig, name: str, n: int) -> Generated:
-    """A generator of ours, fitted and sampled unless that is done."""
-    run_name = f"{config.run_name}-{name}"
-    mine = BaselineConfig(
+def _is_comparison(folder: Path) -> bool:
+    return (folder / COMPARISON_FILE).exists()
+
+
+def _planned(config: ComparisonConfig, name: str, n: int) -> BaselineConfig:
+    """How a generator of ours is fitted and sampled."""
+    return BaselineConfig(
         name=name,
-        run_name=run_name,
+        run_name=f"{config.run_name}-{name}",
         n_samples=n,
         method=dict(config.methods.get(name, {})),
         seed=config.seed,
@@ -115,24 +137,28 @@ def _made(config: ComparisonConfig, name: str, n: int) -> Generated:
         data=config.data,
         paths=config.paths,
     )
-    folder = Path(config.paths.synthetic) / run_name
+
+
+def _made(mine: BaselineConfig) -> Generated:
+    """A generator of ours, fitted and sampled unless that is done."""
+    folder, kind = Path(mine.paths.synthetic) / str(mine.run_name), baselines()[mine.name]
     made = read_made(mine)
-    print(f"{name}: {'fit and sample' if made is None else 'as it was made before'}")
+    print(f"{mine.name}: {'fit and sample' if made is None else 'as it was made before'}")
     if made is None:
         run_baseline(mine)
         made = read_json(folder / GENERATION_FILE)
     return Generated(
-        name,
-        _title(baselines()[name].title, baselines()[name].covers),
+        mine.name,
+        _title(kind.title, kind.covers),
         folder,
-        baselines()[name].covers,
-        baselines()[name].competes,
+        kind.covers,
+        kind.competes,
         made["seconds_to_fit"],
         made["seconds"] / made["records"] * 1000,
     )
 
 
-def _outside(name: str, folder: Path) -> Generated:
+def _outside(name: str, place: Any) -> Generated:
     """Patients of a generator that is none of ours, as a cohort; covers what they have."""
     taken = {kind.title.lower() for kind in baselines().values()} | set(baselines())
     if name.lower() in taken:
@@ -142,6 +168,13 @@ def _outside(name: str, folder: Path) -> Generated:
             f"others: {name!r} is no name; it has letters, digits and . _ - + only, and begins "
             "with a letter or digit."
         )
+    if not isinstance(place, str) or not place:
+        raise UserError(
+            f"others.{name}={place!r} is not the folder of a cohort: "
+            f"'others={{{name}: /path/to/cohort}}'."
+        )
+    # Not pathlib's, which fails for a "~name" that is nobody's home.
+    folder = Path(os.path.expanduser(place)).absolute()  # noqa: PTH111
     schema, _ = read_schema(folder)
     cohort = read_cohort(folder)
     has = {
@@ -166,11 +199,18 @@ def _check_other(other: Generated, real: Cohort, n: int) -> None:
             f"others.{other.name} has {cohort.n_patients:,} patients, the others generate {n:,}. "
             f"Give more of them, or n_samples={cohort.n_patients}."
         )
+    if cohort.n_patients > n:
+        print(f"others.{other.name}: {n:,} of its {cohort.n_patients:,} patients are judged")
 
 
 def _oracle(config: ComparisonConfig, real: Cohort, n: int) -> Path | None:
-    """Fresh patients: those that were given, or of simulated ones as many as are generated."""
+    """Fresh patients: those that were given, or simulated ones where the real ones are.
+
+    Raises:
+        UserError: a cohort with other columns was given.
+    """
     if config.oracle is not None:
+        check_same_schema(real, read_cohort(Path(config.oracle)))
         return Path(config.oracle)
     if real.provenance.get("simulated") is not True:
         return None
@@ -186,7 +226,7 @@ def _oracle(config: ComparisonConfig, real: Cohort, n: int) -> Path | None:
 
 
 def _judged(
-    config: ComparisonConfig, real: Cohort, oracle: Path | None, made: list[Generated]
+    config: ComparisonConfig, real: Cohort, oracle: Path | None, made: list[Generated], n: int
 ) -> pd.DataFrame:
     """Every score of every generator; of the reference rows once for each set of parts."""
     found = []
@@ -195,7 +235,7 @@ def _judged(
         print(f"{one.name}: judge")
         rows = [SYNTHETIC] if one.covers in referred else list(ROWS)
         referred.add(one.covers)
-        scores = _scores_of(config, real, oracle, one, rows)
+        scores = _scores_of(config, real, oracle, one, n, rows)
         found.append(scores.assign(generator=one.name, covers=" ".join(sorted(one.covers))))
     return pd.concat(found, ignore_index=True)
 
@@ -205,6 +245,7 @@ def _scores_of(
     real: Cohort,
     oracle: Path | None,
     one: Generated,
+    n: int,
     rows: list[str],
 ) -> pd.DataFrame:
     """Of one generator, computed unless that is done."""
@@ -213,6 +254,7 @@ def _scores_of(
     file, plan_file = place / SCORES_FILE, place / "plan.json"
     plan = {
         "cohorts": [hash_of(path) for path in paths],
+        "patients": n,
         "covers": sorted(one.covers),
         "effort": [config.preset, config.max_patients, config.seed, list(config.metrics)],
         "code": code_hash(),
@@ -227,8 +269,8 @@ def _scores_of(
     parts["series"] = SERIES in one.covers
     evaluation = evaluate(
         real.part(**parts),
-        read_cohort(one.folder),
-        oracle=None if oracle is None else read_cohort(oracle).part(**parts),
+        _read(one.folder, n, config.seed),
+        oracle=None if oracle is None else _read(oracle, n, config.seed).part(**parts),
         preset=config.preset,
         metrics=config.metrics,
         max_patients=config.max_patients,
@@ -243,6 +285,11 @@ def _scores_of(
         table.to_parquet(place / TABLES_FOLDER / f"{name}.parquet", index=False)
     write_json(plan_file, plan | {"rows": rows})
     return pd.read_csv(file)
+
+
+def _read(folder: Path, n: int, seed: int) -> Cohort:
+    """The patients of a cohort, by chance no more than are compared."""
+    return Patients(read_cohort(folder)).sample(n, seed).cohort
 
 
 def _kept(config: ComparisonConfig) -> Path:

@@ -12,6 +12,7 @@ from synehrgy.comparison.headlines import needs_of
 from synehrgy.comparison.table import REFERENCES, cell, reference_scores
 from synehrgy.errors import UserError, nearest
 from synehrgy.evaluation.metric import SYNTHETIC
+from synehrgy.evaluation.metrics import all_metrics
 from synehrgy.evaluation.report.figures import DRAWINGS
 from synehrgy.evaluation.report.style import FIGURES
 from synehrgy.files import read_json
@@ -56,7 +57,15 @@ class Results:
 
         Returns:
             Texts; a line per generator and reference that has any of the scores.
+
+        Raises:
+            UserError: an unknown score.
         """
+        known = dict.fromkeys(self.scores["score"])
+        known |= dict.fromkeys(name for metric in all_metrics() for name in metric.scales)
+        for score in columns:
+            if score not in known:
+                raise UserError(f"There is no score {score!r}.{nearest(score, known)}")
         lines: dict[str, dict[str, str]] = {}
         synthetic = self.scores[self.scores["row"] == SYNTHETIC]
         for one in self.made["generators"]:
@@ -71,7 +80,16 @@ class Results:
         return found.dropna(how="all").fillna("")
 
     def tables(self, generator: str) -> dict[str, pd.DataFrame]:
-        """What lies behind the scores of a generator, by name."""
+        """What lies behind the scores of a generator, by name.
+
+        Raises:
+            UserError: an unknown generator.
+        """
+        if generator not in self.generators:
+            raise UserError(
+                f"{self.folder} has no generator {generator!r}."
+                f"{nearest(generator, self.generators)}"
+            )
         files = sorted((self.folder / generator).glob("*.parquet"))
         return {file.stem: pd.read_parquet(file) for file in files}
 
@@ -79,7 +97,7 @@ class Results:
         """A figure of the report of one generator; None where it does not cover it.
 
         Raises:
-            UserError: an unknown figure.
+            UserError: an unknown figure or generator.
         """
         from matplotlib import rc_context
 

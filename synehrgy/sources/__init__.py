@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from synehrgy.cohort import Schema, is_cohort, read_schema
 from synehrgy.errors import UserError
-from synehrgy.files import read_json, workspace
+from synehrgy.files import workspace
 from synehrgy.settings import (
     DataSettings,
     PreprocessConfig,
     PreprocessSettings,
     SimulationSettings,
 )
-from synehrgy.sources.marks import MARK_FILE, is_simulated
 
 if TYPE_CHECKING:
     from synehrgy.sources.extraction import Hospital
@@ -122,11 +121,9 @@ def refuse_other_simulation(data: DataSettings) -> None:
     Raises:
         UserError: names what differs.
     """
-    made_of = read_schema(Path(data.path))[1].get("config", {}).get("raw_dir")
-    if made_of is None or not is_simulated(Path(made_of)):
-        return
+    made_with = read_schema(Path(data.path))[1].get("simulation") or {}
     by_default = SimulationSettings()
-    for key, has in read_json(Path(made_of) / MARK_FILE)["simulated"].items():
+    for key, has in made_with.items():
         asked = getattr(data.simulation, key)
         if asked not in (has, getattr(by_default, key)):
             raise UserError(

@@ -1,6 +1,7 @@
 """What must be true of every baseline, whatever it generates."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import pyarrow as pa
 import pytest
@@ -107,3 +108,67 @@ def test_any_schema_goes_through(name, cohort, seed, tmp_path_factory):
 def test_unknown_settings_are_refused_by_name(name):
     with pytest.raises(UserError, match=f"{name} has no setting 'epoch_s'"):
         baselines()[name](epoch_s=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "says"),
+    [
+        ("halo", {"n_heads": 3}, "halo: n_heads=3 must divide width=128"),
+        ("promptehr", {"n_head": 3}, "promptehr: n_head=3 must divide width=128"),
+        ("gpt_paper", {"n_head": 5}, "gpt_paper: n_head=5 must divide n_embd=384"),
+        ("synehrgy", {"n_embd": 130}, "n_embd=130 must be a multiple of 4, twice n_head=2"),
+        ("halo", {"batch_size": 0}, "halo: batch_size=0 must be at least 1"),
+        ("halo", {"n_bins": 0}, "halo: n_bins=0 must be at least 1"),
+        ("halo", {"step": 0.0}, "halo: step=0.0 must be above 0.0"),
+        ("synehrgy", {"epochs": 0}, "synehrgy: epochs=0 must be at least 1"),
+        ("synehrgy", {"n_ctx": 10}, "synehrgy: n_ctx=10 must be at least 16"),
+        ("bootstrap", {"dropped": 1.5}, "bootstrap: dropped=1.5 must be at most 1.0"),
+        ("bootstrap", {"noise": float("nan")}, "bootstrap: noise=nan must be a finite number"),
+    ],
+)
+def test_settings_beyond_their_limits_are_refused_in_words(name, wrong, says):
+    with pytest.raises(UserError, match=says):
+        baselines()[name](**wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_among_the_settings_has_a_limit(name):
+    for item in fields(baselines()[name].Settings):
+        if not isinstance(item.default, bool):
+            limits = {item.metadata.get(key) for key in ("minimum", "above", "maximum")}
+            assert limits > {None}, item.name
+
+
+def test_contexts_of_n_grams_have_numbers():
+    cohort = small_cohort(40)
+    with pytest.raises(
+        UserError, match=r"markov: order=12 is too much .* Take order=(\d+)"
+    ) as said:
+        fit("markov", cohort, order=12)
+    most = int(re.search(r"Take order=(\d+)", str(said.value))[1])
+    fit("markov", cohort, order=most)
+
+
+def fit(name, cohort, **settings):
+    baseline = baselines()[name](**FAST.get(name, {}) | settings)
+    train, val = cohort.select(split="train"), cohort.select(split="val")
+    baseline.fit(train, val, seed=0, device=CPU, progress=False)
+
+
+def test_settings_are_named_as_they_were_given():
+    with pytest.raises(UserError, match=r"synehrgy: .* too short .* \(method\.n_ctx\)\.$"):
+        fit("synehrgy", small_cohort(40), n_ctx=16)
+
+
+def test_a_stopped_training_gives_no_advice_that_cannot_be_followed(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synehrgy.training.loop._fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fit("synehrgy", small_cohort(40))
+    said = capsys.readouterr().out
+    assert "Stopped; synehrgy is not kept. The same command begins it anew." in said
+    assert "resume" not in said
+    # What else training says is shown.
+    assert "parameters" in said

@@ -1,12 +1,14 @@
 """The comparison: every generator judged once, by the same scores, in one table."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from synehrgy.cli import compose
+from synehrgy.cohort import read_cohort
 from synehrgy.comparison import compare
 from synehrgy.comparison.compare import run_comparison
 from synehrgy.comparison.generated import Generated
@@ -14,7 +16,9 @@ from synehrgy.comparison.headlines import HEADLINES, needs_of
 from synehrgy.comparison.results import Results
 from synehrgy.comparison.table import NOT_COVERED, latex, markdown, reference_scores, table_of
 from synehrgy.errors import UserError
+from synehrgy.evaluation.api import evaluate
 from synehrgy.evaluation.metrics import all_metrics
+from synehrgy.sources import refuse_other_simulation, simulated_cohort
 from tests.cohorts import small_cohort, write
 
 DASH = NOT_COVERED
@@ -110,14 +114,23 @@ def test_what_is_done_is_not_done_again(compared, cohort_folder, monkeypatch):
         ("others={mine: /nowhere}", "/nowhere is not a cohort"),
         ("others={a b: /nowhere}", "'a b' is no name"),
         ("metrics=[code]", "Unknown metric 'code'. Did you mean 'codes'"),
+        ("others={mine: null}", "others.mine=None is not the folder of a cohort"),
+        ("others={mine: 3}", "others.mine=3 is not the folder of a cohort"),
+        ("others={mine: '~/nowhere'}", "/somebody/nowhere is not a cohort"),
+        ("oracle=/nowhere", "/nowhere is not a cohort"),
+        ("methods={bootstrap: {dropped: 1.5}}", "bootstrap: dropped=1.5 must be at most 1.0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_words(override, says, cohort_folder, tmp_path):
+def test_what_cannot_be_compared_is_refused_in_words(
+    override, says, cohort_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", "/somebody")
+    monkeypatch.setattr(compare, "run_baseline", lambda _: pytest.fail("fitted"))
     with pytest.raises(UserError, match=says):
         run_comparison(config_of(cohort_folder, tmp_path, override))
 
 
-def test_simulated_patients_that_are_there_are_not_taken_for_others(tmp_path):
+def test_simulated_patients_that_are_there_are_not_taken_for_others(tmp_path, capsys):
     places = [f"data.path={tmp_path / 'cohort'}", f"data.raw_dir={tmp_path / 'raw'}"]
     more = ["data=simulated", *places, "names=[marginals]", "metrics=[structure]"]
     first = run_comparison(
@@ -130,6 +143,17 @@ def test_simulated_patients_that_are_there_are_not_taken_for_others(tmp_path):
     # Who asks for nothing takes what is there.
     taken = run_comparison(config_of(tmp_path, tmp_path, *more, "run_name=third"))
     assert (taken / "comparison.md").exists()
+    assert "patients (profile clinical), " in capsys.readouterr().out
+
+
+def test_simulated_patients_are_known_without_their_raw_files(tmp_path):
+    cohort = simulated_cohort(tmp_path / "cohort", 40, seed=5, progress=False)
+    assert read_cohort(cohort).provenance["simulated"] is True
+    asked = compose("comparison", ["data=simulated", f"data.path={cohort}"])
+    refuse_other_simulation(asked.data)
+    asked.data.simulation.seed = 6
+    with pytest.raises(UserError, match="with seed=5, not 6"):
+        refuse_other_simulation(asked.data)
 
 
 def scores_of(**values):
@@ -182,6 +206,13 @@ def test_a_notebook_can_look_into_it(compared):
     assert results.figure("series_histograms", "codes_only") is None
     with pytest.raises(UserError, match=r"no figure 'code_prevalense'\. Did you mean"):
         results.figure("code_prevalense", "bootstrap")
+    for look in (results.tables, lambda name: results.figure("code_prevalence", name)):
+        with pytest.raises(UserError, match=r"no generator 'bootstrp'\. Did you mean 'bootstrap'"):
+            look("bootstrp")
+    with pytest.raises(UserError, match=r"no score 'series/kz'\. Did you mean 'series/ks'"):
+        results.table({"codes/pairs_error": "codes", "series/kz": "series"})
+    # Not measured here, but a score.
+    assert results.table({"utility/outcome/tstr_auroc": "utility"}).empty
     with pytest.raises(UserError, match="holds no comparison"):
         Results(folder.parent)
 
@@ -193,6 +224,59 @@ def test_patients_of_another_tool_are_checked_before_anything_is_fitted(
     write(small_cohort(30, seed=3), tmp_path / "few")
     with pytest.raises(UserError, match=r"others\.mine has 30 patients, the others generate 72"):
         run_comparison(config_of(cohort_folder, tmp_path, f"others={{mine: {tmp_path / 'few'}}}"))
+
+
+def test_no_more_patients_of_another_tool_or_oracle_are_judged_than_of_the_others(
+    cohort_folder, tmp_path, monkeypatch, capsys
+):
+    judged = []
+
+    def noted(real, synthetic, *, oracle, **more):
+        judged.append((synthetic.n_patients, oracle.n_patients))
+        return evaluate(real, synthetic, oracle=oracle, **more)
+
+    monkeypatch.setattr(compare, "evaluate", noted)
+    write(small_cohort(90, seed=3), tmp_path / "more")
+    more = [f"others={{mine: {tmp_path / 'more'}}}", f"oracle={tmp_path / 'more'}"]
+    less = ["names=[marginals]", "metrics=[structure]", "n_samples=40"]
+    run_comparison(config_of(cohort_folder, tmp_path, *more, *less))
+    assert judged == [(40, 40)] * 2
+    assert "others.mine: 40 of its 90 patients are judged" in capsys.readouterr().out
+
+
+def test_a_fault_of_the_last_one_is_found_before_the_first_is_fitted(
+    cohort_folder, tmp_path, monkeypatch
+):
+    run_comparison(config_of(cohort_folder, tmp_path, "names=[marginals]", "metrics=[structure]"))
+    monkeypatch.setattr(compare, "run_baseline", lambda _: pytest.fail("fitted"))
+    places = [tmp_path / folder / "some-marginals" for folder in ("saved_models", "synthetic")]
+    both = f"Remove {places[0]} and {places[1]}, or choose another run_name"
+    with pytest.raises(UserError, match=both) as refused:
+        run_comparison(config_of(cohort_folder, tmp_path, "seed=4"))
+    assert "overwrite" not in str(refused.value)
+    # Without its patients, the model is in the way.
+    with pytest.raises(UserError, match=f"Remove {places[1]}, or choose another run_name"):
+        run_comparison(config_of(cohort_folder, tmp_path, "n_samples=30"))
+    shutil.rmtree(places[1])
+    with pytest.raises(UserError, match=both):
+        run_comparison(config_of(cohort_folder, tmp_path, "seed=4"))
+    (tmp_path / "Results" / "mine").mkdir()
+    (tmp_path / "Results" / "mine" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="Results/mine already exists and was not written by this"):
+        run_comparison(config_of(cohort_folder, tmp_path, "run_name=mine"))
+    theirs = tmp_path / "synthetic" / "new-bootstrap" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.touch()
+    with pytest.raises(UserError, match="new-bootstrap already exists and was not written by"):
+        run_comparison(config_of(cohort_folder, tmp_path, "run_name=new"))
+    write(small_cohort(60).part(series=False), tmp_path / "codes")
+    with pytest.raises(UserError, match="declare other variables"):
+        run_comparison(config_of(cohort_folder, tmp_path, f"oracle={tmp_path / 'codes'}"))
+    real = small_cohort(60)
+    real.stays["split"] = "train"
+    write(real, tmp_path / "untested")
+    with pytest.raises(UserError, match="0 in its test split"):
+        run_comparison(config_of(tmp_path / "untested", tmp_path, "run_name=new"))
 
 
 def test_references_are_those_of_whoever_covers_what_is_asked():

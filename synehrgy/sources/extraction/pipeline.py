@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from synehrgy.cohort import CodeSystem, CohortWriter, Covariate, Label, Schema, Variable
 from synehrgy.errors import UserError
+from synehrgy.files import read_json
 from synehrgy.provenance import versions
 from synehrgy.sources.database import database, watched
 from synehrgy.sources.extraction.events import (
@@ -34,7 +35,7 @@ from synehrgy.sources.extraction.resources import ItemSet, LabelDefinition, read
 from synehrgy.sources.extraction.stays import load_codes, load_labels, load_stays
 from synehrgy.sources.extraction.summary import ExtractionSummary
 from synehrgy.sources.extraction.tables import find_tables
-from synehrgy.sources.marks import is_simulated
+from synehrgy.sources.marks import MARK_FILE, is_simulated
 from synehrgy.sources.reading import rows_read
 from synehrgy.sources.splits import Splits
 
@@ -96,6 +97,10 @@ def extract(
         },
         "splits": splits.rule,
         "simulated": is_simulated(raw_dir),
+        # The raw files may be removed, or simulated anew.
+        "simulation": (
+            read_json(raw_dir / MARK_FILE)["simulated"] if is_simulated(raw_dir) else None
+        ),
         "versions": versions(),
         "sources": [
             {"file": str(table.file.relative_to(raw_dir)), "bytes": table.file.stat().st_size}
