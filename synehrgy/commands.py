@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from synehrgy.files import read_json, workspace
+from synehrgy.files import CONFIG_DIR, read_json, workspace
 from synehrgy.settings import (
     DEFAULT_PATHS,
     BaselineConfig,
@@ -67,7 +67,7 @@ def preprocess(config: PreprocessConfig) -> Outcome:
     print(tokens_report(stores[0]))
     return Outcome(
         f"Cohort and tokens: {config.data.path}\n"
-        f"Next: python train.py data={config.data.name} run_name=<a name>{_elsewhere(config)}"
+        f"Next: python train.py data={_known_data(config)} run_name=<a name>{_elsewhere(config)}"
     )
 
 
@@ -77,9 +77,12 @@ def train(config: TrainConfig) -> Outcome:
     from synehrgy.training.loop import train as train_model
 
     folder = train_model(config)
+    ask = "n_samples=1000"
+    if config.mode == "fcast":
+        ask = "mode=forecast condition.hours=24"
     return Outcome(
         f"Model: {folder}\n"
-        f"Next: python generate.py model={config.run_name} n_samples=1000{_elsewhere(config)}",
+        f"Next: python generate.py model={config.run_name} {ask}{_elsewhere(config)}",
         read_json(folder / RUN_FILE)["val_loss"],
     )
 
@@ -126,15 +129,22 @@ def comparison(config: ComparisonConfig) -> Outcome:
     return Outcome(f"Comparison: {folder}\nNext: open {folder / shown}")
 
 
+def _known_data(config: PreprocessConfig) -> str:
+    """The file in configs/data/ by which the next command finds what this one has made."""
+    name = config.data.name
+    return name if (CONFIG_DIR / "data" / f"{name}.yaml").is_file() else "cohort"
+
+
 def _elsewhere(config: PreprocessConfig | TrainConfig | GenerateConfig | BaselineConfig) -> str:
     """The paths that are not where the next command looks by itself, as its overrides."""
     given = asdict(config.paths)
     default = {key: str(workspace() / path) for key, path in DEFAULT_PATHS.items()}
     if isinstance(config, PreprocessConfig):
         given["data.path"] = config.data.path
-        default["data.path"] = str(workspace() / "data" / "processed" / config.data.name)
+        if _known_data(config) != "cohort":
+            default["data.path"] = str(workspace() / "data" / "processed" / config.data.name)
     return "".join(
         f" {key if '.' in key else f'paths.{key}'}={shlex.quote(path)}"
         for key, path in given.items()
-        if path != default[key]
+        if path != default.get(key)
     )

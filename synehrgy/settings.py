@@ -405,6 +405,34 @@ class TrainSettings:
 
 
 @dataclass
+class GuaranteeSettings:
+    """Differential privacy of each patient of the train split."""
+
+    epsilon: float | None = setting(
+        None,
+        "train with differential privacy: how much a patient may change what becomes likely, as "
+        "the factor exp(epsilon); null: without",
+        minimum=0.01,
+        maximum=50.0,
+    )
+    delta: float | None = setting(
+        None,
+        "chance that this does not hold; null: a tenth of one over the number of patients",
+        above=0.0,
+        maximum=0.01,
+    )
+    clip: float = setting(
+        1.0, "largest norm of the gradient of one patient; what is longer is shortened", above=0.0
+    )
+    noise_seed: int | None = setting(
+        None,
+        "seed of the noise, to repeat a run; null: from the operating system. Who knows it can "
+        "take the noise away, so a run with a seed has no guarantee",
+        minimum=0,
+    )
+
+
+@dataclass
 class WandbSettings:
     """Weights & Biases; online only when WANDB_API_KEY is set (in the environment or in .env)."""
 
@@ -447,12 +475,18 @@ class TrainConfig:
         "run to start from: its weights where shapes and tokens agree, as for another hospital",
         is_name=True,
     )
+    use_tokenizer: str | None = setting(
+        None,
+        "run whose tokenizer to take, instead of one that is fitted to these patients",
+        is_name=True,
+    )
     data: DataSettings = group(DataSettings)
     preprocess: TokenOverrides = group(TokenOverrides)
     model: ModelSettings = group(ModelSettings)
     hparams: HyperParameters = group(HyperParameters)
     train: TrainSettings = group(TrainSettings)
     loss: LossSettings = group(LossSettings)
+    privacy: GuaranteeSettings = group(GuaranteeSettings)
     wandb: WandbSettings = group(WandbSettings)
     paths: PathSettings = group(PathSettings)
 

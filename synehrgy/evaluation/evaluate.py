@@ -18,7 +18,7 @@ from synehrgy.evaluation.report import REPORT_FILE, TABLES_FOLDER, write_report
 from synehrgy.files import new_folder, read_json, read_yaml, write_json
 from synehrgy.provenance import now, versions
 from synehrgy.settings import EvaluateConfig
-from synehrgy.training.checkpoint import MODEL_FILE
+from synehrgy.training.checkpoint import MODEL_FILE, RUN_FILE, trained_on
 
 METRICS_FILE = "metrics.json"
 
@@ -137,11 +137,18 @@ def _which_cohorts(config: EvaluateConfig) -> tuple[Path, Path, str]:
     trained = Path(config.paths.saved_models) / name / "config.yaml"
     if config.run_name is None or not trained.exists():
         raise UserError("real=<folder of the real cohort> is needed to compare with.")
-    real = Path(read_yaml(trained)["data"]["path"])
+    noted = read_yaml(trained)
+    real = Path(noted["data"]["path"])
     if not is_cohort(real):
         raise UserError(
             f"{name} was trained on {real}, where there is no cohort any more. Give "
             "real=<folder of the real cohort>."
+        )
+    # Baselines note what they were fitted on in their own way.
+    if (trained.parent / RUN_FILE).exists() and trained_on(trained.parent, noted) is None:
+        raise UserError(
+            f"{real} holds another cohort than the one that {name} was trained on. "
+            f"real={real} compares with it all the same."
         )
     return synthetic, real, name
 

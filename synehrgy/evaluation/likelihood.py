@@ -21,7 +21,7 @@ from synehrgy.tokenizer import Records, Tokenizer, encode
 from synehrgy.tokenizer.segments import Pieces, cut_records
 from synehrgy.tokenizer.tokenizer import PARTS
 from synehrgy.training.batches import Batcher, ahead_of_time, trained_share
-from synehrgy.training.checkpoint import CONFIG_FILE, Run, load_run
+from synehrgy.training.checkpoint import CONFIG_FILE, Run, load_run, trained_on
 from synehrgy.training.trainer import MAX_TOKENS, Objective
 
 Ints = NDArray[np.int64]
@@ -204,7 +204,7 @@ class ModelAttack(Metric):
         if config["mode"] != "generate":
             return "the model forecasts: it was not trained on whole records"
         stays = _stays(config)
-        if stays is None:
+        if stays is None or trained_on(bench.run, config) is None:
             return (
                 f"the cohort that the model was trained on is not in {config['data']['path']} any "
                 "more, so nobody knows which patients it saw"

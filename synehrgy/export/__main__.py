@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synehrgy.cli import as_called
 from synehrgy.errors import UserError
-from synehrgy.files import workspace
+from synehrgy.files import read_yaml, workspace
 from synehrgy.settings import DEFAULT_PATHS, GenerateConfig, check
 
 SAVED_MODELS, RESULTS = (workspace() / DEFAULT_PATHS[name] for name in ("saved_models", "results"))
@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(as_called(_export(options) if options.command == "hf" else _import(options)))
     except (UserError, OSError) as error:
         print(as_called(f"Error: {error}"), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
         return 1
     return 0
 
@@ -91,6 +94,7 @@ def _import(options: argparse.Namespace) -> str:
     # Before it is part of a path, where a slash would lead elsewhere.
     check(GenerateConfig(run_name=options.run))
     from synehrgy.export.hf import import_hf
+    from synehrgy.training.checkpoint import CONFIG_FILE
 
     run = import_hf(options.folder, options.saved_models / options.run, overwrite=options.overwrite)
     elsewhere = (
@@ -98,7 +102,9 @@ def _import(options: argparse.Namespace) -> str:
         if options.saved_models == SAVED_MODELS
         else f" paths.saved_models={shlex.quote(str(options.saved_models))}"
     )
-    return f"Model: {run}\nNext: python generate.py model={run.name} n_samples=1000{elsewhere}"
+    forecasts = read_yaml(run / CONFIG_FILE)["mode"] == "fcast"
+    ask = "mode=forecast data.path=<a cohort>" if forecasts else "n_samples=1000"
+    return f"Model: {run}\nNext: python generate.py model={run.name} {ask}{elsewhere}"
 
 
 if __name__ == "__main__":

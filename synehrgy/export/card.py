@@ -82,6 +82,16 @@ _NO_EVALUATION = """\
 **Not evaluated.** Nothing is known about the fidelity or utility of its patients;
 `python evaluate.py model=<run>` compares them with real ones."""
 
+_NO_GUARANTEE = """\
+Training was not differentially private."""
+
+_NO_SECRET = """\
+**Training added noise whose seed is known** (`privacy.noise_seed`), so nothing is guaranteed."""
+
+_TOKENIZER_OUTSIDE = """\
+The tokenizer (edges and quantiles of values, which codes there are) was fitted to the patients and
+is outside of the guarantee."""
+
 _NO_PRIVACY = """\
 **No privacy was measured.** Neither membership nor memorisation was tested: nobody knows what this
 model, or patients sampled from it, reveal about the patients that it was trained on.
@@ -167,7 +177,7 @@ def _use(facts: Facts) -> list[str]:
 
 def _data(facts: Facts) -> list[str]:
     config, schema = facts.run.config, facts.run.tokenizer.schema
-    source = "simulated" if config["data"]["source"] == "simulated" else schema.source
+    source = "simulated" if facts.about.get("simulated") is True else schema.source
     about = (
         f"Data set `{config['data']['name']}`, source `{source}`: {len(schema.covariates)} "
         f"covariates, {len(schema.labels)} labels, {len(schema.variables)} series and "
@@ -185,12 +195,18 @@ def _data(facts: Facts) -> list[str]:
         about,
         _table(("split", "patients", "stays"), numbers),
         f"All splits together have {facts.counts['codes']:,} codes and "
-        f"{facts.counts['measurements']:,} measurements. The model was trained on train; val chose "
-        "the best epoch; test was not seen.",
+        f"{facts.counts['measurements']:,} measurements. The model was trained on train; "
+        f"{_chosen(facts)}; test was not seen.",
     ]
     if (ratio := config["train"]["ratio"]) < 1:
         texts.append(f"Of the patients of train a share of {ratio:g} was used (`train.ratio`).")
     return texts
+
+
+def _chosen(facts: Facts) -> str:
+    if facts.about.get("privacy") is not None:
+        return "val was looked at, and chose nothing"
+    return "val chose the best epoch"
 
 
 def _tokens(facts: Facts) -> list[str]:
@@ -281,6 +297,28 @@ def _evaluation(facts: Facts) -> list[str]:
 
 
 def _privacy(facts: Facts) -> list[str]:
+    return [*_guarantee(facts), *_measured(facts)]
+
+
+def _guarantee(facts: Facts) -> list[str]:
+    """What training promises of each patient, if it does."""
+    found = facts.about.get("privacy")
+    if found is None:
+        return [_NO_GUARANTEE]
+    if not found["noise_is_secret"]:
+        return [_NO_SECRET]
+    text = (
+        f"**Trained with differential privacy**: for each patient of the train split the weights "
+        f"are ({found['epsilon']:.3g}, {found['delta']:.2g})-differentially private, whoever the "
+        f"others are (DP-SGD on whole patients; noise {found['noise']:.3g}, clip "
+        f"{found['clip']:g}, rate {found['rate']:.3g}, {found['steps']:,} steps)."
+    )
+    if found["covers_tokenizer"]:
+        return [f"{text} The tokenizer was made without them."]
+    return [f"{text} {_TOKENIZER_OUTSIDE}"]
+
+
+def _measured(facts: Facts) -> list[str]:
     rows, measured = [], set()
     for score in (facts.evaluation or {}).get("scores", []):
         metric = score["metric"]

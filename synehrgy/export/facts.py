@@ -1,18 +1,18 @@
 """What is known of a run when it is shared: from its folder, its cohort and its evaluation."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
-from synehrgy.cohort import is_cohort
 from synehrgy.errors import UserError
 from synehrgy.export.architectures import Architecture
 from synehrgy.files import read_json
-from synehrgy.tokenizer import fingerprint_of
-from synehrgy.training.checkpoint import METRICS_FILE, RUN_FILE, Run
+from synehrgy.training.checkpoint import METRICS_FILE, RUN_FILE, Run, trained_on
 
 EVALUATION_FILE = "metrics.json"
 
@@ -30,7 +30,7 @@ class Facts:
         values: whether the tokenizer keeps quantiles of real values.
         about: its ``run.json``.
         epochs: lines of its ``metrics.jsonl``.
-        counts: patients, stays, codes, ... of its cohort; None if that is not at hand any more.
+        counts: codes and measurements of its cohort; None if that is not at hand any more.
         splits: by split the number of ``patients`` and of ``stays``, likewise.
         evaluation: ``metrics.json`` of its evaluation; None if there is none.
     """
@@ -54,7 +54,7 @@ class Facts:
             UserError: a missing or damaged file of the run.
         """
         about = read_json(run.path / RUN_FILE)
-        counts, splits = _patients(run, about)
+        counts, splits = _patients(run)
         evaluation = None if results is None else _evaluation(results, run, about)
         epochs = _epochs(run.path / METRICS_FILE)
         return cls(run, architecture, values, about, epochs, counts, splits, evaluation)
@@ -62,6 +62,8 @@ class Facts:
     @property
     def best(self) -> dict[str, Any]:
         """The epoch whose weights were kept."""
+        if self.about.get("privacy") is not None:
+            return self.epochs[-1]
         return min(self.epochs, key=lambda epoch: float(epoch["val_loss"]))
 
     @property
@@ -72,9 +74,9 @@ class Facts:
     @property
     def is_simulated(self) -> bool:
         """Whether no real patient had a part in it."""
-        config = self.run.config
         # What it began with may have been trained on anything.
-        return config["data"]["source"] == "simulated" and config["use_pretrained"] is None
+        begun_with = (self.run.config.get(key) for key in ("use_pretrained", "use_tokenizer"))
+        return self.about.get("simulated") is True and not any(begun_with)
 
     @property
     def is_credentialed(self) -> bool:
@@ -95,27 +97,34 @@ def _epochs(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _patients(run: Run, about: dict[str, Any]) -> tuple[dict[str, int] | None, pd.DataFrame | None]:
+def _patients(run: Run) -> tuple[dict[str, int] | None, pd.DataFrame | None]:
     """The cohort that the run was trained on, if it is still there and the same."""
-    folder = Path(run.config["data"]["path"])
-    if not is_cohort(folder):
-        return None, None
-    if fingerprint_of(folder, run.tokenizer.settings) != about["tokens_fingerprint"]:
+    folder = trained_on(run.path, run.config)
+    if folder is None:
         return None, None
     stays = pd.read_parquet(folder / "stays.parquet", columns=["subject_id", "split"])
     by_split = stays.groupby("split", observed=True)["subject_id"]
-    return (
-        read_json(folder / "cohort.json")["counts"],
-        pd.DataFrame({"patients": by_split.nunique(), "stays": by_split.size()}),
-    )
+    rows = {
+        table: pq.ParquetFile(folder / f"{table}.parquet").metadata.num_rows
+        for table in ("codes", "measurements")
+    }
+    return rows, pd.DataFrame({"patients": by_split.nunique(), "stays": by_split.size()})
 
 
 def _evaluation(results: Path, run: Run, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The evaluation of this very run, if there is one."""
-    file = results / run.path.name / EVALUATION_FILE
-    if not file.exists():
-        return None
-    found: dict[str, Any] = read_json(file)
+    """The evaluation of this very run, if there is one; of several windows the latest."""
+    name = run.path.name
+    # Futures are judged under the name of the run and the hours that are known.
+    names = f"{name}-*h" if run.config["mode"] == "fcast" else name
+    found: list[dict[str, Any]] = [
+        read_json(file) for file in results.glob(f"{names}/{EVALUATION_FILE}")
+    ]
     # It may be that of an earlier run, or of another cohort, of the same name.
-    is_later = found["made"] >= (about["finished"] or about["started"])
-    return found if is_later and found["config"]["run_name"] == run.path.name else None
+    since = about["finished"] or about["started"]
+    mine = [one for one in found if one["made"] >= since and _is_of(one, name)]
+    return max(mine, key=lambda one: one["made"], default=None)
+
+
+def _is_of(evaluation: dict[str, Any], name: str) -> bool:
+    judged = evaluation["config"]["run_name"] or ""
+    return judged == name or re.fullmatch(rf"{re.escape(name)}-[\d.]+h", judged) is not None

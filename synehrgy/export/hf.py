@@ -17,7 +17,7 @@ from synehrgy.export.card import card_of
 from synehrgy.export.check import check_export, loader_of
 from synehrgy.export.facts import Facts
 from synehrgy.export.words import tokenizer_config, tokenizer_json
-from synehrgy.files import new_folder, read_yaml, workspace, write_json, write_text
+from synehrgy.files import new_folder, read_json, read_yaml, workspace, write_json, write_text
 from synehrgy.settings import DEFAULT_PATHS, GenerateConfig, check
 from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
 from synehrgy.tokenizer.grammar import END, PAD, START
@@ -191,6 +191,10 @@ def import_hf(folder: Path, run: Path, *, overwrite: bool = False) -> Path:
         )
     shape, tokenizer = load_shape(own), Tokenizer.load(own / TOKENIZER_FILE)
     config = read_yaml(own / CONFIG_FILE)
+    about = read_json(own / RUN_FILE)
+    for file, content, key in ((CONFIG_FILE, config, "data"), (RUN_FILE, about, "finished")):
+        if not isinstance(content, dict) or key not in content:
+            raise UserError(f"{own / file} is damaged: it has no {key!r}. Export the run again.")
     weights = _read_weights(folder / MODEL_FILE)
     try:
         ours = architecture_of(shape).ours(shape, weights)

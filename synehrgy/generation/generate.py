@@ -15,7 +15,7 @@ from synehrgy.cohort import EXPORTS, CohortWriter, check_benchmark, is_cohort
 from synehrgy.cohort.futures import GENERATION_FILE
 from synehrgy.device import compute_type
 from synehrgy.errors import UserError
-from synehrgy.files import write_json
+from synehrgy.files import read_json, write_json
 from synehrgy.generation.conditions import Condition
 from synehrgy.generation.jobs import (
     FIRST_ID,
@@ -30,7 +30,7 @@ from synehrgy.generation.parts import Parts, collect
 from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
 from synehrgy.settings import ConditionSettings, GenerateConfig
-from synehrgy.training.checkpoint import MODEL_FILE, Run, find_run, load_run
+from synehrgy.training.checkpoint import MODEL_FILE, RUN_FILE, Run, find_run, load_run
 
 # Processes wait for the slowest, however long it takes.
 _PATIENCE = timedelta(days=30)
@@ -87,6 +87,7 @@ def generate(config: GenerateConfig) -> Path:
                 "device": str(here.device),
                 "processes": here.size,
                 "versions": versions(),
+                "privacy": None if sources else _guarantee(run),
                 **sources,
                 **job.report(),
             }
@@ -149,6 +150,13 @@ def _check_bins(run: Run, config: GenerateConfig) -> None:
             f"{bin_type} bins. Leave bin_type out, or train a run with "
             f"preprocess.bin_type={config.bin_type}."
         )
+
+
+def _guarantee(run: Run) -> dict[str, Any] | None:
+    """What the training promises of each patient, and so what is sampled from it; None: nothing."""
+    file = run.path / RUN_FILE
+    found: dict[str, Any] | None = read_json(file).get("privacy") if file.exists() else None
+    return found
 
 
 def _check_format(run: Run, config: GenerateConfig) -> None:

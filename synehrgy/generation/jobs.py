@@ -46,7 +46,7 @@ from synehrgy.model import BLOCK, GPT, Cache
 from synehrgy.settings import GenerateConfig
 from synehrgy.tokenizer import Tokenizer, decode, encode, label_contradictions
 from synehrgy.tokenizer.grammar import END_LABELS
-from synehrgy.training.checkpoint import Run
+from synehrgy.training.checkpoint import Run, trained_on
 
 # Above every identifier of MIMIC-III, MIMIC-IV and eICU, so that a synthetic patient is never
 # taken for a real one.
@@ -416,10 +416,12 @@ def real_cohort(run: Run, path: str | None, split: str) -> tuple[Path, Cohort]:
         UserError: no cohort there, or nobody in the split.
     """
     folder = Path(path or run.config["data"]["path"])
-    if not is_cohort(folder):
+    if path and not is_cohort(folder):
+        raise UserError(f"{folder} holds no cohort.")
+    if not path and trained_on(run.path, run.config) is None:
         raise UserError(
-            f"{folder} holds no cohort"
-            + ("." if path else " any more: the model was trained on it. Give data.path=<cohort>.")
+            f"{folder} does not hold the cohort that the model was trained on (any more). Give "
+            "data.path=<cohort>."
         )
     cohort = read_cohort(folder)
     # A cohort of one's own need not have splits: then all are asked about.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synehrgy.cohort import SPLITS, hash_of, read_cohort, read_schema
+from synehrgy.cohort import SPLITS, hash_of, is_cohort, read_cohort, read_schema
 from synehrgy.errors import UserError
 from synehrgy.files import new_folder, read_json, write_json
 from synehrgy.settings import TokenOverrides, TokenSettings
@@ -33,39 +33,51 @@ class TokenStore:
     Attributes:
         path: folder of the arrays.
         fingerprint: of cohort, settings and version of the tokenizer.
-        tokenizer: fitted on the cohort's train split.
+        tokenizer: fitted on the cohort's train split, unless it was given.
         records: all patients; the tokens stay on disk until they are used.
+        is_simulated: whether the cohort says that its patients are.
     """
 
     path: Path
     fingerprint: str
     tokenizer: Tokenizer
     records: Records
+    is_simulated: bool = False
 
     def of_split(self, name: str) -> NDArray[np.int64]:
         """Indices of the records of a split."""
         return np.flatnonzero(self.records.splits == SPLITS.index(name))
 
 
-def tokenise(cohort_path: Path, settings: TokenSettings) -> TokenStore:
+def tokenise(cohort_path: Path, by: TokenSettings | Tokenizer) -> TokenStore:
     """The tokens of a cohort folder: those at hand if they fit, else made now.
 
-    Each combination of cohort, settings and tokenizer version has a folder of its own under
-    ``<cohort>/tokens``, named by its fingerprint.
+    Each combination of cohort, settings (or tokenizer) and tokenizer version has a folder of its
+    own under ``<cohort>/tokens``, named by its fingerprint.
+
+    Args:
+        cohort_path: folder of the cohort.
+        by: settings of a tokenizer that is fitted to the train split, or a tokenizer, of which
+            then nothing depends on this cohort.
 
     Raises:
-        UserError: no cohort there, or one that no tokenizer can be fitted on.
+        UserError: no cohort there, one that no tokenizer can be fitted on, or that the given one
+            does not fit.
     """
     cohort_path = Path(cohort_path)
     read_schema(cohort_path)
-    # Settings may come with those of another stage, which make no difference to tokens.
-    settings = TokenSettings(**{f.name: getattr(settings, f.name) for f in fields(TokenSettings)})
-    fingerprint = fingerprint_of(cohort_path, settings)
+    if isinstance(by, Tokenizer):
+        by = by.as_trained()
+    else:
+        # Settings may come with those of another stage, which make no difference to tokens.
+        by = TokenSettings(**{f.name: getattr(by, f.name) for f in fields(TokenSettings)})
+    fingerprint = fingerprint_of(cohort_path, by)
     folder = cohort_path / TOKENS_FOLDER / fingerprint[:16]
     if not _is_whole(folder, fingerprint):
         cohort = read_cohort(cohort_path)
-        tokenizer = Tokenizer.fit(cohort, settings)
-        _write(folder, fingerprint, tokenizer, encode(tokenizer, cohort))
+        tokenizer = by if isinstance(by, Tokenizer) else Tokenizer.fit(cohort, by)
+        is_simulated = cohort.provenance.get("simulated") is True
+        _write(folder, fingerprint, tokenizer, encode(tokenizer, cohort), is_simulated)
     return _open(folder, fingerprint)
 
 
@@ -132,16 +144,23 @@ def _rules_report(tokenizer: Tokenizer) -> Iterator[str]:
         yield f"{name} {reason}, so records are not asked for {rule} {name}"
 
 
-def fingerprint_of(cohort_path: Path, settings: TokenSettings) -> str:
+def fingerprint_of(cohort_path: Path, by: TokenSettings | Tokenizer) -> str:
     """What tells the tokens of a cohort from those of any other, and of other settings.
 
     Raises:
         UserError: a table of the cohort is missing.
     """
     digest = hashlib.blake2b(digest_size=32)
-    digest.update(json.dumps([TOKENIZER_VERSION, asdict(settings)], sort_keys=True).encode())
+    # How a model was trained on its tokens makes no difference to them.
+    made_by = by.as_trained().to_json() if isinstance(by, Tokenizer) else asdict(by)
+    digest.update(json.dumps([TOKENIZER_VERSION, made_by], sort_keys=True).encode())
     digest.update(hash_of(cohort_path).encode())
     return digest.hexdigest()
+
+
+def are_of(fingerprint: str, cohort_path: Path, by: TokenSettings | Tokenizer) -> bool:
+    """Whether tokens of a fingerprint are of the cohort that a folder holds now."""
+    return is_cohort(cohort_path) and fingerprint_of(cohort_path, by) == fingerprint
 
 
 def _is_whole(folder: Path, fingerprint: str) -> bool:
@@ -152,13 +171,15 @@ def _is_whole(folder: Path, fingerprint: str) -> bool:
     return isinstance(meta, dict) and meta.get("fingerprint") == fingerprint
 
 
-def _write(folder: Path, fingerprint: str, tokenizer: Tokenizer, records: Records) -> None:
+def _write(
+    folder: Path, fingerprint: str, tokenizer: Tokenizer, records: Records, is_simulated: bool
+) -> None:
     with new_folder(folder, replaceable=lambda path: (path / _META_FILE).exists()) as aside:
         for name in _ARRAYS:
             np.save(aside / f"{name}.npy", getattr(records, name), allow_pickle=False)
         tokenizer.save(aside / TOKENIZER_FILE)
         counts = {"dropped": records.dropped, "changed": records.changed}
-        meta: dict[str, Any] = {"fingerprint": fingerprint, **counts}
+        meta: dict[str, Any] = {"fingerprint": fingerprint, "simulated": is_simulated, **counts}
         write_json(aside / _META_FILE, meta)
 
 
@@ -174,4 +195,6 @@ def _open(folder: Path, fingerprint: str) -> TokenStore:
             ) from None
     meta = read_json(folder / _META_FILE)
     records = Records(**arrays, dropped=meta["dropped"], changed=meta["changed"])
-    return TokenStore(folder, fingerprint, Tokenizer.load(folder / TOKENIZER_FILE), records)
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    # Without the mark of an earlier version nobody knows, and then they count as real.
+    return TokenStore(folder, fingerprint, tokenizer, records, meta.get("simulated", False))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from synehrgy.errors import UserError, nearest
 from synehrgy.files import read_json, read_yaml, write_json, write_text
 from synehrgy.model import GPT, GPTConfig
-from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer
+from synehrgy.tokenizer import TOKENIZER_FILE, Tokenizer, are_of
 from synehrgy.training.parallel import as_held, whole
 
 CONFIG_FILE = "config.yaml"
@@ -87,6 +87,24 @@ def find_run(saved_models: Path, name: str) -> Path:
     runs = sorted(path.parent.name for path in Path(saved_models).glob(f"*/{MODEL_FILE}"))
     hint = nearest(name, runs) if runs else " There is none yet: train one with train.py."
     raise UserError(f"There is no trained run {name!r} in {saved_models}.{hint}")
+
+
+def trained_on(folder: Path, config: dict[str, Any]) -> Path | None:
+    """The cohort that a run was trained on; None if it is not there any more, or another one is.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+
+    Raises:
+        UserError: a missing or damaged file of the run.
+    """
+    cohort = Path(config["data"]["path"])
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    # A tokenizer that was given is part of what tells tokens from others.
+    made_by = tokenizer if config.get("use_tokenizer") is not None else tokenizer.settings
+    fingerprint = read_json(folder / RUN_FILE)["tokens_fingerprint"]
+    return cohort if are_of(fingerprint, cohort, made_by) else None
 
 
 def load_shape(folder: Path) -> GPTConfig:

@@ -20,7 +20,7 @@ from synehrgy.model import GPT, GPTConfig
 from synehrgy.model.embedding import folded, share_parts
 from synehrgy.processes import World, world
 from synehrgy.provenance import now, versions
-from synehrgy.settings import TrainConfig, TrainSettings
+from synehrgy.settings import TokenSettings, TrainConfig, TrainSettings
 from synehrgy.tokenizer import (
     TOKENIZER_FILE,
     Tokenizer,
@@ -45,6 +45,7 @@ from synehrgy.training.checkpoint import (
     weights_of,
 )
 from synehrgy.training.curves import draw_curves, unseen_tokens, warning
+from synehrgy.training.guarantee import in_words, on_record, refuse_same_patients
 from synehrgy.training.pretrained import start_from
 from synehrgy.training.resume import (
     CHECKPOINTS,
@@ -84,11 +85,12 @@ def train(config: TrainConfig, store: TokenStore | None = None) -> Path:
 
 
 def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
+    refuse_same_patients(config)
     if store is None:
-        data = Path(config.data.path)
+        data, made_by = Path(config.data.path), _made_by(config)
         # The others find the tokens made.
-        here.first(lambda: tokenise(data, as_preprocessed(data, config.preprocess)))
-        store = tokenise(data, as_preprocessed(data, config.preprocess))
+        here.first(lambda: tokenise(data, made_by))
+        store = tokenise(data, made_by)
     store = as_trained(store, config.train)
     canaries = _canaries(config, store)
     if canaries is not None:
@@ -115,6 +117,8 @@ def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
         f"{model.config.vocab_size:,}, on {here.device}{processes}"
     )
     print(trainer.describe())
+    if trainer.private is not None:
+        print(in_words(trainer.private.guarantee, config))
     if canaries is not None:
         repeats = config.train.canary_repeats
         print(f"canaries: {config.train.canaries:,} made-up patients, each {repeats:,} times")
@@ -130,7 +134,9 @@ def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
             "device": str(here.device),
             "versions": versions(),
             "tokens_fingerprint": store.fingerprint,
+            "simulated": store.is_simulated,
             "n_parameters": n_parameters,
+            "privacy": trainer.private and on_record(trainer.private.guarantee, config),
             "resumed": [],
         }
         here.first(lambda: _begin(folder, config, store.tokenizer, about, canaries))
@@ -148,6 +154,26 @@ def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
     if here.is_first:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
+
+
+def _made_by(config: TrainConfig) -> TokenSettings | Tokenizer:
+    """What the tokens are made by: settings, or the tokenizer of another run.
+
+    Raises:
+        UserError: no such run, or settings that its tokenizer does not have.
+    """
+    if config.use_tokenizer is None:
+        return as_preprocessed(Path(config.data.path), config.preprocess)
+    folder = find_run(Path(config.paths.saved_models), config.use_tokenizer)
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    for key, value in vars(config.preprocess).items():
+        has = getattr(tokenizer.settings, key)
+        if value not in (None, {}, has):
+            raise UserError(
+                f"use_tokenizer={config.use_tokenizer}: its tokenizer has preprocess.{key}={has}, "
+                f"not {value}. Leave preprocess.{key} out."
+            )
+    return tokenizer
 
 
 def _canaries(config: TrainConfig, store: TokenStore) -> Canaries | None:
@@ -256,12 +282,14 @@ def _fit(trainer: Trainer, folder: Path) -> dict[str, Any]:
             better = progress.best is None or loss < progress.best
             progress.metrics.append(metrics)
             if here.is_first:
-                tqdm.write(_line(metrics, config.train.epochs, better))
+                is_best = better and trainer.private is None
+                tqdm.write(_line(metrics, config.train.epochs, is_best))
                 if warned := warning(progress.metrics):
                     tqdm.write(f"Warning: {warned}")
                 assert tracker is not None
                 tracker.log(**metrics)
-            if better:
+            # Which epoch is the best would tell something of the patients of the validation split.
+            if better or trainer.private is not None:
                 progress.best, progress.best_epoch = loss, epoch
                 weights = folded(weights_of(trainer.model))
                 if here.is_first:

@@ -32,8 +32,10 @@ from synehrgy.training.batches import (
     trained_share,
 )
 from synehrgy.training.canaries import planted
+from synehrgy.training.guarantee import Guarantee
 from synehrgy.training.optimiser import Optimiser, learning_rate
 from synehrgy.training.parallel import distributed, keeping_gradients
+from synehrgy.training.private import PrivateSteps
 from synehrgy.training.resume import Progress
 
 # Tokens of a forward pass on a CPU, where more only fills the memory, and on a GPU.
@@ -114,15 +116,46 @@ class Trainer:
         objective = Objective(model, band, self.precision)
         if compiled := self._compiled():
             objective.hidden = compiled
-        self.objective = distributed(objective, model.blocks, world, config.hparams.parallel)
+        self.step_size = config.hparams.mini_batch * config.hparams.n_accum
+        self.private = self._private() if config.privacy.epsilon is not None else None
+        # What a step takes: segments, or in private patients.
+        n_units = self.private.n_patients if self.private else len(self.train_batches.plan)
+        self.steps_per_epoch = -(-n_units // self.step_size)
+        self.total_steps = config.train.epochs * self.steps_per_epoch
+        self.objective: nn.Module = objective
+        if self.private is None:
+            self.objective = distributed(objective, model.blocks, world, config.hparams.parallel)
         # After the weights have been shared out among the processes.
         self.optimiser = Optimiser(model, config.hparams)
         self.part_of = torch.from_numpy(tokenizer.part_of).to(self.device)
-        self.step_size = config.hparams.mini_batch * config.hparams.n_accum
-        self.total_steps = config.train.epochs * -(-len(self.train_batches.plan) // self.step_size)
         self.progress = Progress()
         # Losses and tokens of each part of the records; double, so that millions add up.
         self.sums = torch.tensor(self.progress.sums, dtype=torch.float64, device=self.device)
+
+    def _private(self) -> PrivateSteps:
+        """How steps are made if no patient may be told from them.
+
+        Raises:
+            UserError: with weights that are shared out among processes.
+        """
+        config, plan = self.config, self.train_batches.plan
+        if self.world.size > 1 and config.hparams.parallel != "ddp":
+            raise UserError(
+                f"privacy.epsilon needs all weights in each process, which "
+                f"hparams.parallel={config.hparams.parallel} does not have: give "
+                "hparams.parallel=ddp."
+            )
+        rows = np.arange(len(plan))
+        parts = [
+            plan.pieces(self.store.tokenizer, rows[start : start + _ROWS]).record
+            for start in range(0, len(rows), _ROWS)
+        ]
+        # A patient has one record, in one or more segments.
+        patients = np.concatenate(parts)
+        n = len(np.unique(patients))
+        steps = config.train.epochs * -(-n // self.step_size)
+        guarantee = Guarantee.of(config.privacy, n, self.step_size, steps)
+        return PrivateSteps(guarantee, patients, self.world, config.privacy.noise_seed)
 
     @property
     def _compiles_by_itself(self) -> bool:
@@ -242,22 +275,26 @@ class Trainer:
             self.sums.zero_()
         everything = np.arange(len(self.train_batches.plan))
         order = epoch_order(everything, self.config.seed, now.epoch)
-        starts = range(0, len(order), self.step_size)
+        n_steps = self.steps_per_epoch
         bar = tqdm(
-            starts[now.step :],
+            range(now.step, n_steps),
             desc=f"epoch {now.epoch}",
             unit="step",
             initial=now.step,
-            total=len(starts),
+            total=n_steps,
             leave=False,
             disable=None if self.world.is_first else True,
         )
         read = began = time.perf_counter()
         before = self.sums.sum(dim=1).tolist()
-        for start in bar:
-            self.step(order[start : start + self.step_size], now.epoch)
+        for number in bar:
+            if self.private is None:
+                start = number * self.step_size
+                self.step(order[start : start + self.step_size], now.epoch)
+            else:
+                self.private_step(self.private, now.epoch)
             now.step += 1
-            if now.step % max(1, len(starts) // _CURVE_POINTS) == 0:
+            if now.step % max(1, n_steps // _CURVE_POINTS) == 0:
                 self._add_to_curve()
             if time.perf_counter() - read > _READ_EVERY:
                 before, read = self._report(bar, before, read)
@@ -343,10 +380,8 @@ class Trainer:
 
     def step(self, rows: NDArray[np.int64], epoch: int) -> None:
         """One optimiser step on some segments of the train split, in training mode."""
-        now, batcher = self.progress, self.train_batches
-        # Random numbers belong to the step: nothing else is needed to go on from here.
-        draw = uniforms(self.config.seed, Stream.DROPOUT, now.steps_done, self.world.rank)
-        torch.manual_seed(int(draw * 2**52))
+        batcher = self.train_batches
+        self._seed_dropout()
         batch: Batch | None = None
         with self._enough_memory(lambda: batch):
             for batch, is_last in self._rounds(batcher, rows, epoch):
@@ -356,9 +391,33 @@ class Trainer:
                 self._add(self.sums, batch, loss.hard.detach())
             self._update(batcher.n_targets(rows, epoch))
 
+    def private_step(self, private: PrivateSteps, epoch: int) -> None:
+        """One optimiser step on patients who are drawn for it, in training mode.
+
+        The gradient of a patient is that of the mean loss of their tokens.
+        """
+        batcher, parameters = self.train_batches, list(self.model.parameters())
+        self._seed_dropout()
+        batch: Batch | None = None
+        with self._enough_memory(lambda: batch):
+            for rows in private.begin(self.progress.steps_done):
+                n_targets = max(batcher.n_targets(rows, epoch), 1)
+                for batch in batcher.batches(rows, epoch):
+                    batch = batch.to(self.device)
+                    loss: Loss = self.objective(batch)
+                    (loss.objective / n_targets).backward()
+                    self._add(self.sums, batch, loss.hard.detach())
+                private.add(parameters)
+            private.finish(parameters)
+        self._move()
+
+    def _seed_dropout(self) -> None:
+        # Random numbers belong to the step: nothing else is needed to go on from here.
+        draw = uniforms(self.config.seed, Stream.DROPOUT, self.progress.steps_done, self.world.rank)
+        torch.manual_seed(int(draw * 2**52))
+
     def _update(self, n_targets: int) -> None:
         """Move the weights along the gradients of so many tokens."""
-        now = self.progress
         # Sums over tokens were accumulated; dividing once makes the step independent of how its
         # records were split into batches. Processes have shared the mean of their sums.
         share = self.world.size / max(n_targets, 1)
@@ -367,6 +426,11 @@ class Trainer:
             assert parameter.grad is not None
             parameter.grad *= share
         nn.utils.clip_grad_norm_(parameters, self.config.train.gclip)
+        self._move()
+
+    def _move(self) -> None:
+        """Move the weights along their gradients, at the rate of this step."""
+        now = self.progress
         self.optimiser.step(learning_rate(now.steps_done, self.total_steps, self.config.hparams))
         now.steps_done += 1
 

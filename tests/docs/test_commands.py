@@ -50,6 +50,7 @@ NOT_RUN = {
     r"python -m benchmarks\.": "minutes to hours; the tests of each room run its parts",
     r"python -m synehrgy\.comparison .*methods=": "an hour; test_comparison_docs.py runs less",
     r"python train.py --multirun": "several runs; tests/cli/test_road.py runs a sweep",
+    r"python train.py .*use_tokenizer=": "two hospitals of one form; test_private.py has them",
     r".* preset=all": "trains eight shadow models",
     r".* \.\.\.$": "a part of a command",
     r".* --(help|cfg)": "tests/cli/test_road.py prints both",

@@ -1,9 +1,12 @@
 """Two folders to a folder of results."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
 from synehrgy.cli import compose
 from synehrgy.cohort import CodeSystem, Schema
@@ -11,6 +14,8 @@ from synehrgy.errors import UserError
 from synehrgy.evaluation.evaluate import evaluate_run, summary
 from synehrgy.evaluation.metric import GROUPS
 from synehrgy.evaluation.report import number
+from synehrgy.generation.jobs import real_cohort
+from synehrgy.training.checkpoint import load_run
 from tests.cohorts import build, small_cohort, write
 
 FEW = "metrics=[consistency,structure,shadow]"
@@ -189,6 +194,25 @@ def test_a_real_cohort_that_is_gone_is_asked_for(folder, tmp_path):
         "real=<folder of the real cohort>."
     )
     assert not (folder / "gone").exists()
+
+
+def test_another_cohort_in_its_place_is_not_taken_for_the_real_one(trained, tmp_path):
+    """Who attacks patients that a model never saw would find it safe."""
+    run = tmp_path / "saved_models" / "tiny"
+    shutil.copytree(trained, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["path"] = str(tmp_path / "real")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write(small_cohort(60, seed=9), tmp_path / "real")
+    write(small_cohort(15, seed=1), tmp_path / "synthetic" / "tiny")
+    with pytest.raises(UserError, match="another cohort than the one that tiny was trained on"):
+        evaluate_run(config_of(tmp_path, "model=tiny"))
+    # Who knows what it is may compare with it, but not attack it.
+    given = ["model=tiny", f"real={tmp_path / 'real'}", "metrics=[structure,model_attacks]"]
+    _, found = evaluate_run(config_of(tmp_path, *given))
+    assert "nobody knows which patients it saw" in found.skipped["model_attacks"]
+    with pytest.raises(UserError, match=r"does not hold the cohort .* Give data\.path=<cohort>"):
+        real_cohort(load_run(run, torch.device("cpu")), None, "train")
 
 
 def test_other_schema_writes_nothing(folder):

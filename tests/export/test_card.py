@@ -102,10 +102,17 @@ def test_use(run):
     assert "| asked | futures of stays |" in section(forecaster, "Training")
 
 
-def test_terms_follow_the_data(run):
+def test_terms_follow_the_data(run, trained, tmp_path):
     def terms(run, source="cohort", before=None):
-        data = run.config["data"] | {"source": source}
-        return section(card(run, data=data, use_pretrained=before), "Before you share or use it")
+        # Not the name in the configuration decides, but what the cohort said of itself.
+        shutil.copytree(trained, tmp_path / source, dirs_exist_ok=True)
+        about = json.loads((trained / "run.json").read_text())
+        assert about["simulated"] is False
+        about["simulated"] = source == "simulated"
+        (tmp_path / source / "run.json").write_text(json.dumps(about))
+        data = run.config["data"] | {"source": "simulated"}
+        told = card(replace(run, path=tmp_path / source), data=data, use_pretrained=before)
+        return section(told, "Before you share or use it")
 
     mimic = with_source(run, "mimic3")
     for source in ("mimic3", "cohort"):
@@ -239,7 +246,11 @@ def test_an_evaluation_of_forecasts(run, results, tmp_path):
         del content["scores"]
         content |= {"split": "test", "metrics": {"labels/auroc": 0.75, "labels/brier": None}}
 
-    text = card(run, changed(results, tmp_path, forecasts), mode="fcast")
+    folder = changed(results, tmp_path, forecasts)
+    assert "**Not evaluated.**" in card(run, folder, mode="fcast")
+    # Under the name that futures have.
+    (folder / "tiny").rename(folder / "tiny-24h")
+    text = card(run, folder, mode="fcast")
     assert "Forecasts of stays of test." in section(text, "Evaluation")
     assert "| `labels/auroc` | 0.750 |" in section(text, "Evaluation")
     assert "**No privacy was measured.**" in text

@@ -172,6 +172,14 @@ SPOILS = {
         lambda f: (f / "synehrgy" / "model.json").write_text('{"version": 2, "n_embd": 3}'),
         r"model.json is damaged",
     ),
+    "no data in the configuration": (
+        lambda f: (f / "synehrgy" / "config.yaml").write_text("seed: 0\n"),
+        r"config.yaml is damaged: it has no 'data'",
+    ),
+    "an empty run.json": (
+        lambda f: (f / "synehrgy" / "run.json").write_text("{}"),
+        r"run.json is damaged: it has no 'finished'",
+    ),
     "later version": (
         lambda f: (f / "synehrgy" / "model.json").write_text('{"version": 99}'),
         "has version 99 of its format",

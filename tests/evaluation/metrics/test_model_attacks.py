@@ -20,10 +20,12 @@ from synehrgy.evaluation.metrics.model_attacks import (
     _least_likely,
     expected_losses,
 )
+from synehrgy.files import write_json
 from synehrgy.processes import World
 from synehrgy.settings import TokenSettings
 from synehrgy.tokenizer import Tokenizer, tokenise
 from synehrgy.tokenizer.segments import Cutter, cut_records
+from synehrgy.tokenizer.store import fingerprint_of
 from synehrgy.training.checkpoint import load_run, save_config, save_model, weights_of
 from synehrgy.training.loop import new_model
 from synehrgy.training.trainer import Trainer
@@ -220,6 +222,8 @@ def test_any_cohort_can_be_attacked(cohort, tmp_path_factory):
     save_model(run, model.config, weights_of(model))
     config = replace(COMPOSED, data=replace(COMPOSED.data, path=str(data)))
     save_config(run, config)
+    fingerprint = fingerprint_of(data, tokenizer.settings)
+    write_json(run / "run.json", {"tokens_fingerprint": fingerprint})
     mine = bench(data, run)
     assert ModelAttacks().lacks(mine) is None
     found = ModelAttacks().measure(mine, "synthetic")
