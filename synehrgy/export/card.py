@@ -85,8 +85,8 @@ _NO_EVALUATION = """\
 _NO_GUARANTEE = """\
 Training was not differentially private."""
 
-_NO_SECRET = """\
-**Training added noise whose seed is known** (`privacy.noise_seed`), so nothing is guaranteed."""
+_SPOILT = """\
+Training added noise, but **nothing is guaranteed**, because of `{setting}`."""
 
 _TOKENIZER_OUTSIDE = """\
 The tokenizer (edges and quantiles of values, which codes there are) was fitted to the patients and
@@ -305,8 +305,8 @@ def _guarantee(facts: Facts) -> list[str]:
     found = facts.about.get("privacy")
     if found is None:
         return [_NO_GUARANTEE]
-    if not found["noise_is_secret"]:
-        return [_NO_SECRET]
+    if found["spoilt_by"] is not None:
+        return [_SPOILT.format(setting=found["spoilt_by"])]
     text = (
         f"**Trained with differential privacy**: for each patient of the train split the weights "
         f"are ({found['epsilon']:.3g}, {found['delta']:.2g})-differentially private, whoever the "

@@ -156,7 +156,7 @@ def _guarantee(run: Run) -> dict[str, Any] | None:
     """What the training promises of each patient, and so what is sampled from it; None: nothing."""
     file = run.path / RUN_FILE
     found: dict[str, Any] | None = read_json(file).get("privacy") if file.exists() else None
-    return found
+    return None if found is None or found["spoilt_by"] else found
 
 
 def _check_format(run: Run, config: GenerateConfig) -> None:

@@ -18,6 +18,15 @@ _ACCURACY = 1e-3
 _NOISE_TOLERANCE = 1e-3
 
 
+# What takes a guarantee away, and why.
+_SPOILS = {
+    "privacy.noise_seed": "whoever knows the seed, which is in the folder of the run, can take the "
+    "noise away",
+    "train.canaries": "a canary has the form of a real patient, who so has a part in two records. "
+    "It is a run for an audit",
+}
+
+
 @dataclass(frozen=True)
 class Guarantee:
     """What holds for each patient of the train split, whoever the others are.
@@ -152,11 +161,8 @@ def in_words(guarantee: Guarantee, config: TrainConfig) -> str:
     lines.append(
         "  outside of it: metrics.jsonl and the learning curve, which are counted from patients."
     )
-    if config.privacy.noise_seed is not None:
-        lines.append(
-            "Warning: with privacy.noise_seed the noise can be taken away by whoever knows the "
-            "seed, and it is in the folder of the run: nothing is guaranteed."
-        )
+    if (setting := _spoilt_by(config)) is not None:
+        lines.append(f"Warning: with {setting} nothing is guaranteed: {_SPOILS[setting]}.")
     return "\n".join(lines)
 
 
@@ -166,5 +172,12 @@ def on_record(guarantee: Guarantee, config: TrainConfig) -> dict[str, Any]:
         "unit": "patient",
         **asdict(guarantee),
         "covers_tokenizer": config.use_tokenizer is not None,
-        "noise_is_secret": config.privacy.noise_seed is None,
+        "spoilt_by": _spoilt_by(config),
     }
+
+
+def _spoilt_by(config: TrainConfig) -> str | None:
+    """The setting because of which nothing is guaranteed after all."""
+    if config.privacy.noise_seed is not None:
+        return "privacy.noise_seed"
+    return "train.canaries" if config.train.canaries else None

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -382,8 +382,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     with (raw / "CHARTEVENTS.csv").open("a") as rows:
         for _ in range(400):
             rows.write(line * 25_000)
+    # Whoever starts the tests in the background has told them to ignore Ctrl-C.
     program = (
-        "import sys; from synehrgy.sources.mimic3 import extract; extract(*sys.argv[1:], threads=1)"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from synehrgy.sources.mimic3 import extract; extract(*sys.argv[1:], threads=1)"
     )
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -413,6 +415,15 @@ def test_a_cut_gzip_file_is_refused_by_an_old_duckdb_too(
         extract(raw, tmp_path / "cohort", progress=False)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interruption_that_duckdb_loses_is_remembered(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),

@@ -205,7 +205,7 @@ def test_the_run_says_what_holds(cohort_folder, tmp_path, capsys):
     assert found["unit"] == "patient"
     assert 7.5 < found["epsilon"] <= 8
     assert not found["covers_tokenizer"]
-    assert found["noise_is_secret"]
+    assert found["spoilt_by"] is None
     assert f"privacy: epsilon {found['epsilon']:.3g}" in said
     assert "outside of it: the tokenizer" in said
     assert "(best)" not in said
@@ -234,8 +234,18 @@ def test_with_a_seed_it_is_repeated_and_says_that_nothing_holds(cohort_folder, t
         folder = run(cohort_folder, tmp_path / name, "privacy.noise_seed=3")
         weights.append(load_file(folder / "model.safetensors"))
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
-    assert "nothing is guaranteed" in capsys.readouterr().out
-    assert not json.loads((folder / "run.json").read_text())["privacy"]["noise_is_secret"]
+    assert "with privacy.noise_seed nothing is guaranteed" in capsys.readouterr().out
+    about = json.loads((folder / "run.json").read_text())["privacy"]
+    assert about["spoilt_by"] == "privacy.noise_seed"
+    text = card_of(Facts.of(load_run(folder, CPU.device), OWN, None, values=True))
+    assert "**nothing is guaranteed**, because of `privacy.noise_seed`" in text
+
+
+def test_canaries_have_the_form_of_real_patients(cohort_folder, tmp_path, capsys):
+    folder = run(cohort_folder, tmp_path, "train.canaries=3", "train.epochs=1")
+    assert "with train.canaries nothing is guaranteed" in capsys.readouterr().out
+    about = json.loads((folder / "run.json").read_text())["privacy"]
+    assert about["spoilt_by"] == "train.canaries"
 
 
 def test_an_ordinary_run_promises_nothing(trained):
