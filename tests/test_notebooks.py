@@ -47,7 +47,7 @@ def executed(simulated_folder, tmp_path_factory):
     methods = {"synehrgy": FAST["synehrgy"]}
     cell.source += (
         f'\nDATA, GENERATORS, METHODS, MORE = "cohort", {names!r}, {methods!r}, {more!r}\n'
-        'MORE += ["max_patients=300", "metrics=[codes,series,distances,consistency]"]'
+        'MORE += ["n_samples=200", "metrics=[codes,series,distances,consistency]"]'
     )
     run(notebook)
     return notebook
