@@ -1,16 +1,14 @@
 """Our own training and sampling behind the interface of the baselines."""
 
-import io
 import re
 import shutil
-import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pandas as pd
 import torch
@@ -75,17 +73,13 @@ class TrainedGPT(Baseline, ABC):
         with self._in_words():
             preprocess_tokens(place / "cohort", self.tokens())
             with seeded(seed):
-                self.run = train_model(config)
+                self.run = train_model(config, is_passing=True)
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
-        """What ``train.py`` says of its settings and its folder, for people who gave neither.
-
-        Nothing is left of a training that was stopped, so its advice to resume is not shown.
-        """
+        """What ``train.py`` says of its settings and its folder, for people who gave neither."""
         try:
-            with redirect_stdout(_WithoutAdvice(sys.stdout)):
-                yield
+            yield
         except KeyboardInterrupt:
             print(f"\nStopped; {self.name} is not kept. The same command begins it anew.")
             raise
@@ -112,19 +106,6 @@ class TrainedGPT(Baseline, ABC):
         found = cls(**settings)
         found.run = folder / _RUN
         return found
-
-
-class _WithoutAdvice(io.TextIOBase):
-    """An output without the line that says how to go on with a training that was stopped."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def write(self, text: str) -> int:
-        return len(text) if text.startswith("\nStopped; ") else self._out.write(text)
-
-    def flush(self) -> None:
-        self._out.flush()
 
 
 def _both(train: Cohort, val: Cohort) -> Cohort:

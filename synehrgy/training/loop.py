@@ -59,7 +59,9 @@ from synehrgy.training.tracking import Tracker
 from synehrgy.training.trainer import Trainer, diverged, perplexity
 
 
-def train(config: TrainConfig, store: TokenStore | None = None) -> Path:
+def train(
+    config: TrainConfig, store: TokenStore | None = None, *, is_passing: bool = False
+) -> Path:
     """Train a model on the tokens of a cohort and keep the best weights.
 
     Writes ``<paths.saved_models>/<run_name>/``: config.yaml, tokenizer.json, model.json,
@@ -71,6 +73,8 @@ def train(config: TrainConfig, store: TokenStore | None = None) -> Path:
     Args:
         config: of the run.
         store: tokens to train on, in place of those of ``config.data.path``.
+        is_passing: whether the folder goes when a training is stopped, so that nobody need be told
+            how to go on with it.
 
     Returns:
         The folder of the run.
@@ -81,10 +85,10 @@ def train(config: TrainConfig, store: TokenStore | None = None) -> Path:
         KeyboardInterrupt: somebody stopped it; a checkpoint was saved before.
     """
     with world(config.device) as here:
-        return _train(config, here, store)
+        return _train(config, here, store, is_passing)
 
 
-def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
+def _train(config: TrainConfig, here: World, store: TokenStore | None, is_passing: bool) -> Path:
     refuse_same_patients(config)
     if store is None:
         data, made_by = Path(config.data.path), _made_by(config)
@@ -147,7 +151,8 @@ def _train(config: TrainConfig, here: World, store: TokenStore | None) -> Path:
     try:
         result = _fit(trainer, folder)
     except KeyboardInterrupt:
-        print(f"\nStopped; {folder} keeps what is done. Go on with: {_resume_command(config)}")
+        if not is_passing:
+            print(f"\nStopped; {folder} keeps what is done. Go on with: {_resume_command(config)}")
         raise
     result |= {"finished": now(), "seconds": round(time.perf_counter() - began, 1)}
     here.first(lambda: write_json(folder / RUN_FILE, about | result))
